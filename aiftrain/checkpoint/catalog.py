@@ -1,0 +1,214 @@
+"""The catalog: the checkpoints of one run in one folder, and the order of writes that keeps them whole.
+
+    checkpoints/
+      step-00000100/           a checkpoint: it has a manifest.json
+        rank-00000.safetensors
+        manifest.json
+      step-00000200/           no manifest: a save or a removal that was interrupted, cleared away by the next save
+      damaged-step-00000050/   set aside: it failed verification, and is kept for a person to look at
+
+Saving:    make the folder; ranks write and sync their shards; sync the folder; manifest.json.part, sync, rename,
+           sync the folder. The rename is the commit. A crash before it leaves a folder without a manifest.
+Removing:  unlink the manifest, sync the folder, remove the files. A crash in between leaves the same.
+No other operation touches a complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiftrain.checkpoint.durable import machine_errors, remove_tree, replace_text, sync_folder
+from aiftrain.checkpoint.manifest import MANIFEST, Manifest, read_manifest
+from aiftrain.checkpoint.shards import CheckpointReader
+from aiftrain.checkpoint.verify import Fault, check_files, check_sizes
+from aiftrain.errors import DamagedError, MachineError, UserError
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One complete checkpoint on disk."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def step(self) -> int:
+        return self.manifest.step
+
+    def reader(self) -> CheckpointReader:
+        return CheckpointReader(self.folder, self.manifest)
+
+
+class Catalog:
+    """The checkpoints in `folder`, which need not exist yet. One process at a time may change it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def of_run(cls, folder: RunFolder, spec: RunSpec) -> Catalog:
+        """The catalog of a run: in its folder, unless storage.path names another place."""
+        return cls(Path(spec.storage.path) if spec.storage.path else folder.checkpoints)
+
+    def step_folder(self, step: int) -> Path:
+        """Where the checkpoint of `step` is, or is going to be."""
+        return self.folder / f"step-{step:08d}"
+
+    def steps(self) -> list[int]:
+        """The steps that have a folder, complete or not, in ascending order."""
+        with machine_errors("read", self.folder):
+            if not self.folder.is_dir():
+                return []
+            names = [path.name for path in self.folder.iterdir() if path.is_dir()]
+        return sorted(int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-\d{8,}", name))
+
+    def read(self, step: int) -> Checkpoint | None:
+        """The checkpoint of `step`, None where it is not complete, DamagedError where its manifest is."""
+        file = self.step_folder(step) / MANIFEST
+        with machine_errors("read", file):
+            try:
+                manifest = read_manifest(file)
+            except FileNotFoundError:
+                return None
+        if manifest.step != step:
+            raise DamagedError(f"{file} is of step {manifest.step}")
+        return Checkpoint(file.parent, manifest)
+
+    def entries(self) -> list[Checkpoint]:
+        """The complete checkpoints, oldest first; those with a damaged manifest are left out."""
+        return list(self._readable(self.steps()))
+
+    def latest(self) -> Checkpoint | None:
+        """The newest complete checkpoint; None where nothing was ever saved.
+
+        DamagedError where there are checkpoints and every one is damaged: a run must not quietly begin again
+        beside them.
+        """
+        for entry in self._readable(reversed(self.steps())):
+            return entry
+        damaged = self._damaged()
+        if damaged:
+            raise DamagedError(
+                f"every checkpoint in {self.folder} is damaged: {', '.join(damaged)}. "
+                "To begin again from step 0, move them somewhere else"
+            )
+        return None
+
+    def find(self, step: int | None = None) -> Checkpoint:
+        """The checkpoint of `step`, or the newest; UserError, naming the steps there are, where there is none."""
+        entry = self.latest() if step is None else self.read(step)
+        if entry is None:
+            complete = ", ".join(str(entry.step) for entry in self.entries()) or "none"
+            wanted = "" if step is None else f" of step {step}"
+            raise UserError(f"{self.folder} has no complete checkpoint{wanted}; complete steps: {complete}")
+        return entry
+
+    def begin(self, step: int) -> Path:
+        """An empty folder for the shards of `step`; what interrupted saves and removals left is cleared away.
+
+        UserError where `step` has a complete checkpoint: that is never overwritten.
+        """
+        try:
+            if self.read(step) is not None:
+                raise UserError(f"{self.step_folder(step)} is a complete checkpoint already; it is not overwritten")
+        except DamagedError:
+            self.set_aside(step)
+        self.remove_incomplete()
+        folder = self.step_folder(step)
+        with machine_errors("create", folder):
+            folder.mkdir(parents=True)
+            sync_folder(self.folder)
+        return folder
+
+    def commit(self, manifest: Manifest) -> Checkpoint:
+        """Make the shards in the folder of `manifest.step` a checkpoint.
+
+        MachineError where a shard is not there in full, or where a parameter has a gap; then there is no checkpoint.
+        """
+        folder = self.step_folder(manifest.step)
+        faults = check_sizes(folder, manifest.files)
+        if faults:
+            raise MachineError(f"{folder} cannot become a checkpoint: {'; '.join(map(str, faults))}")
+        checkpoint = Checkpoint(folder, manifest)
+        checkpoint.reader().check_complete()
+        with machine_errors("write", folder / MANIFEST):
+            sync_folder(folder)  # the shards' names must be durable before the manifest that counts on them
+            replace_text(folder / MANIFEST, manifest.to_json())
+        return checkpoint
+
+    def verify(self, step: int, files: Iterable[str] | None = None) -> list[Fault]:
+        """Read the checkpoint of `step` again, or those of its `files`, and compare with the manifest.
+
+        UserError where `step` has no complete checkpoint.
+        """
+        try:
+            entry = self.find(step)
+        except DamagedError as error:
+            return [Fault(MANIFEST, str(error))]
+        wanted = None if files is None else set(files)
+        return check_files(entry.folder, [f for f in entry.manifest.files if wanted is None or f.name in wanted])
+
+    def set_aside(self, step: int) -> Path:
+        """Rename a damaged checkpoint, so that it no longer counts but nothing of it is lost; its new folder."""
+        folder = self.step_folder(step)
+        aside = self.folder / f"damaged-{folder.name}"
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = self.folder / f"damaged-{folder.name}-{number}"
+        with machine_errors("rename", folder):
+            folder.rename(aside)
+            sync_folder(self.folder)
+        return aside
+
+    def remove_incomplete(self) -> list[int]:
+        """Remove what interrupted saves and removals left; their steps. Not while a save is under way."""
+        incomplete = [step for step in self.steps() if not (self.step_folder(step) / MANIFEST).exists()]
+        for step in incomplete:
+            with machine_errors("remove", self.step_folder(step)):
+                remove_tree(self.step_folder(step))
+        return incomplete
+
+    def retain(self, keep_last: int, keep_every: int | None = None) -> list[int]:
+        """Remove all but the newest `keep_last` checkpoints and those at multiples of `keep_every`; the removed steps.
+
+        The newest is never removed, nor is the newest that has all its files in their full size.
+        """
+        if keep_last < 1:
+            raise ValueError(f"keep_last is {keep_last}: the newest checkpoint always stays")
+        entries = self.entries()
+        kept = {entry.step for entry in entries[-keep_last:]}
+        kept.update(entry.step for entry in entries if keep_every and entry.step % keep_every == 0)
+        whole = (entry.step for entry in reversed(entries) if not check_sizes(entry.folder, entry.manifest.files))
+        kept.update(step for step in [next(whole, None)] if step is not None)
+        removed = [entry.step for entry in entries if entry.step not in kept]
+        for step in removed:
+            self._remove(step)
+        return removed
+
+    def _remove(self, step: int) -> None:
+        folder = self.step_folder(step)
+        with machine_errors("remove", folder):
+            (folder / MANIFEST).unlink()
+            sync_folder(folder)  # no power cut may bring the manifest back once a file is gone
+            remove_tree(folder)
+
+    def _readable(self, steps: Iterable[int]) -> Iterator[Checkpoint]:
+        for step in steps:
+            try:
+                entry = self.read(step)
+            except DamagedError:
+                continue  # `verify` and `listing` say what is wrong with it
+            if entry is not None:
+                yield entry
+
+    def _damaged(self) -> list[str]:
+        """Names of the folders that once were checkpoints and cannot be read."""
+        with_manifest = [self.step_folder(step) for step in self.steps()]
+        folders = [*self.folder.glob("damaged-step-*"), *with_manifest]
+        return sorted(folder.name for folder in folders if (folder / MANIFEST).exists())

@@ -1,0 +1,154 @@
+"""A checkpoint as a Hugging Face model: safetensors, configurations, tokenizer and model card. No torch.
+
+One weight is in memory at a time. Everything is written into a folder beside the destination and moved there at
+the end, so that the destination is either a whole model or not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.durable import machine_errors, replace_text, sync_folder
+from aiftrain.checkpoint.huggingface import Weight, config, generation_config, weights
+from aiftrain.checkpoint.manifest import FileRecord
+from aiftrain.checkpoint.model_card import model_card
+from aiftrain.checkpoint.shards import Array, CheckpointReader
+from aiftrain.checkpoint.tensorfile import Tensor, write_tensors
+from aiftrain.checkpoint.tokenizer_files import write_tokenizer
+from aiftrain.data.corpus import PreparedCorpus
+from aiftrain.errors import DamagedError, UserError
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.spec import RunSpec
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported: the model's folder, the step it is of, and its files by name with their bytes."""
+
+    folder: Path
+    step: int
+    files: dict[str, int]
+
+
+def export(folder: RunFolder, out: Path, step: int | None = None, shard_gb: float = 5.0) -> Export:
+    """Write the checkpoint of `step`, or the newest, to the new folder `out`, weights in files of up to `shard_gb` GB.
+
+    The checkpoint is verified first. UserError where there is none, where it is of another model, or where `out`
+    holds something already; DamagedError where a file is not what was written; MachineError where the disk fails.
+    """
+    spec = folder.read_spec()
+    corpus = _read_corpus(folder)
+    _refuse(out, shard_gb)
+    checkpoint = _whole(Catalog.of_run(folder, spec), spec, step)
+    with _in_one_move(out) as part:
+        _write_weights(part, spec, checkpoint.reader(), shard_gb)
+        _write_texts(part, spec, checkpoint, corpus)
+        write_tokenizer(part, corpus.tokenizer, spec.train.sequence_length)
+        files = {path.name: path.stat().st_size for path in sorted(part.iterdir())}
+    return Export(out, checkpoint.step, files)
+
+
+def _read_corpus(folder: RunFolder) -> PreparedCorpus:
+    try:
+        return PreparedCorpus.model_validate_json(folder.data_json.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder.path} has no data.json, which names the tokenizer: has the run begun?") from error
+    except (OSError, ValidationError, ValueError) as error:
+        raise DamagedError(f"{folder.data_json} cannot be read: {error}") from error
+
+
+def _refuse(out: Path, shard_gb: float) -> None:
+    if shard_gb <= 0:
+        raise UserError(f"a file of {shard_gb} GB holds nothing: the size must be above 0")
+    with machine_errors("read", out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{out} exists and is not empty: name a new folder for the exported model")
+
+
+def _whole(catalog: Catalog, spec: RunSpec, step: int | None) -> Checkpoint:
+    """The checkpoint, verified and of this model."""
+    checkpoint = catalog.find(step)
+    faults = catalog.verify(checkpoint.step)
+    if faults:
+        raise DamagedError(f"{checkpoint.folder} is damaged: {'; '.join(map(str, faults))}")
+    if checkpoint.manifest.identity.get("model") != spec.identity()["model"]:
+        raise UserError(f"{checkpoint.folder} is a checkpoint of another model than run.json describes")
+    return checkpoint
+
+
+@contextlib.contextmanager
+def _in_one_move(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` at the end; what an export that was killed left of it is cleared away."""
+    part = out.with_name(f".{out.name}.part")
+    with machine_errors("write", out):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            yield part
+            sync_folder(part)
+            part.rename(out)
+            sync_folder(out.parent)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+def _write_weights(out: Path, spec: RunSpec, reader: CheckpointReader, shard_gb: float) -> None:
+    """model.safetensors, or model-00001-of-0000N.safetensors and an index, as transformers names them."""
+    groups = list(_split(weights(spec.model), shard_gb * 1e9))
+    if len(groups) == 1:
+        _write_group(out / "model.safetensors", groups[0], reader)
+        return
+    files: dict[str, str] = {}
+    for number, group in enumerate(groups, 1):
+        name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        _write_group(out / name, group, reader)
+        files.update({weight.key: name for weight in group})
+    total = spec.model.parameters * _FLOAT32.itemsize
+    _write_json(out / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": files})
+
+
+def _split(all_weights: Iterable[Weight], limit: float) -> Iterator[list[Weight]]:
+    """Consecutive weights of at most `limit` bytes together; a weight that is larger stands alone."""
+    group: list[Weight] = []
+    size = 0
+    for weight in all_weights:
+        count = (weight.stop - weight.start) * _FLOAT32.itemsize
+        if group and size + count > limit:
+            yield group
+            group, size = [], 0
+        group.append(weight)
+        size += count
+    yield group
+
+
+def _write_group(path: Path, group: list[Weight], reader: CheckpointReader) -> FileRecord:
+    tensors = [Tensor(weight.key, _FLOAT32, weight.shape, partial(_load, reader, weight)) for weight in group]
+    return write_tensors(path, tensors, {"format": "pt"})  # transformers asks for this word
+
+
+def _load(reader: CheckpointReader, weight: Weight) -> Array:
+    return reader.read(weight.source, "weight", weight.start, weight.stop).reshape(weight.shape)
+
+
+def _write_texts(out: Path, spec: RunSpec, checkpoint: Checkpoint, corpus: PreparedCorpus) -> None:
+    configuration = config(spec, corpus.tokenizer.eos_id)
+    _write_json(out / "config.json", configuration)
+    _write_json(out / "generation_config.json", generation_config(corpus.tokenizer.eos_id))
+    replace_text(out / "README.md", model_card(spec, checkpoint.manifest, str(configuration["model_type"])))
+
+
+def _write_json(file: Path, document: object) -> None:
+    replace_text(file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,57 @@
+"""README.md of an exported model: facts of the run, and nothing that the run does not know."""
+
+from __future__ import annotations
+
+from aiftrain.checkpoint.manifest import Manifest
+from aiftrain.run.spec import RunSpec
+
+
+def model_card(spec: RunSpec, manifest: Manifest, architecture: str) -> str:
+    """The card, in the Markdown with a YAML head that the Hugging Face Hub reads."""
+    model, train = spec.model, spec.train
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+{_languages(spec)}---
+
+# {spec.recipe}
+
+A language model trained from scratch with aiftrain, run `{manifest.run_digest}`.
+
+| | |
+|---|---|
+| Parameters | {model.parameters:,} |
+| Architecture | {architecture} |
+| Layers, hidden size, heads (keys and values) | {model.num_layers}, {model.hidden_size}, {_heads(spec)} |
+| Vocabulary | {model.vocab_size:,} |
+| Step | {manifest.step:,} of {train.total_steps:,} |
+| Tokens trained on | {manifest.tokens:,} |
+| Batch | {train.global_batch:,} sequences of {train.sequence_length:,} tokens |
+| Weights | float32 |
+| Made with | {_versions(manifest)} |
+
+## Training data
+
+| Source | Language | Tokens seen |
+|---|---|---|
+{_sources(spec, manifest)}
+"""
+
+
+def _heads(spec: RunSpec) -> str:
+    return f"{spec.model.num_heads} ({spec.model.num_kv_heads})"
+
+
+def _languages(spec: RunSpec) -> str:
+    languages = sorted({source.language for source in spec.data.sources.values() if source.language})
+    return "".join(["language:\n", *(f"- {language}\n" for language in languages)]) if languages else ""
+
+
+def _versions(manifest: Manifest) -> str:
+    return ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+
+
+def _sources(spec: RunSpec, manifest: Manifest) -> str:
+    languages = {name: source.language or "" for name, source in spec.data.sources.items()}
+    rows = (f"| {name} | {languages.get(name, '')} | {tokens:,} |" for name, tokens in manifest.sources.items())
+    return "\n".join(rows)

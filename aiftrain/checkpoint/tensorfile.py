@@ -1,0 +1,167 @@
+"""The safetensors file format, written as a stream and read by ranges.
+
+A file is the length of its header (8 bytes, little endian), the header (JSON: dtype, shape and byte range of
+each tensor, `__metadata__` with strings), then the tensors' bytes without gaps.
+Source: https://github.com/huggingface/safetensors, section Format of its README.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiftrain.checkpoint.durable import machine_errors, reading
+from aiftrain.checkpoint.manifest import FileRecord
+from aiftrain.errors import DamagedError
+
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+_DTYPE_NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
+_BLOCK = 8 << 20  # bytes hashed and written at a time: the second reader finds them in the cache
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor to be written; `load` gives its values when their turn comes, so that few are in memory at once."""
+
+    key: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    load: Callable[[], NDArray[Any]]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file: its bytes begin at `offset`, counted from the start of the file."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+
+
+def of_array(key: str, array: NDArray[Any]) -> Tensor:
+    """A tensor whose values are in memory already."""
+    return Tensor(key, array.dtype, array.shape, lambda: array)
+
+
+def write_tensors(path: Path, tensors: Iterable[Tensor], metadata: dict[str, str]) -> FileRecord:
+    """Write one file, synced to the disk. MachineError where that fails; then no partial file is left."""
+    ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)  # wide types first: all stay aligned
+    header = _header(ordered, metadata)
+    try:
+        with machine_errors("write", path):
+            return _write_blocks(path, _blocks(header, ordered))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _header(tensors: Sequence[Tensor], metadata: dict[str, str]) -> bytes:
+    """The header with its length before it, padded so that the data begins at a multiple of 8 bytes."""
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
+    for tensor in tensors:
+        if tensor.key in entries:
+            raise ValueError(f"two tensors are called {tensor.key!r}")
+        end = offset + tensor.size
+        entries[tensor.key] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype], "shape": tensor.shape, "data_offsets": [offset, end]
+        }  # fmt: skip
+        offset = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _blocks(header: bytes, tensors: Iterable[Tensor]) -> Iterator[bytes | memoryview]:
+    yield header
+    for tensor in tensors:
+        array = tensor.load()
+        if (array.dtype, array.shape) != (tensor.dtype, tensor.shape):
+            raise ValueError(f"{tensor.key} is {array.dtype}{array.shape}, its header {tensor.dtype}{tensor.shape}")
+        octets = _octets(np.ascontiguousarray(array))
+        for start in range(0, len(octets), _BLOCK):
+            yield octets[start : start + _BLOCK]
+
+
+def _octets(contiguous: NDArray[Any]) -> memoryview:
+    """The bytes of an array, not copied."""
+    return contiguous.reshape(-1).view(np.uint8).data
+
+
+def _write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> FileRecord:
+    digest = hashlib.sha256()
+    with path.open("wb") as stream:
+        for block in blocks:
+            digest.update(block)
+            stream.write(block)
+        stream.flush()
+        os.fsync(stream.fileno())
+        size = stream.tell()
+    return FileRecord(name=path.name, size=size, sha256=digest.hexdigest())
+
+
+def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The tensors of a file by key, and its metadata. DamagedError where the file is none or cut short."""
+    with reading(path), path.open("rb") as stream:
+        file_size = os.fstat(stream.fileno()).st_size
+        length = int.from_bytes(stream.read(8), "little")
+        if 8 + length > file_size:
+            raise DamagedError(f"{path} is damaged: a header of {length} bytes in a file of {file_size} bytes")
+        text = stream.read(length)
+    try:
+        entries = json.loads(text)
+        metadata: dict[str, str] = entries.pop("__metadata__", {})
+        tensors = {key: _stored(entry, 8 + length, file_size) for key, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path} is damaged: its header cannot be read ({error!r})") from error
+    return tensors, metadata
+
+
+def _stored(entry: dict[str, Any], data_start: int, file_size: int) -> Stored:
+    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    if end - begin != prod(shape) * dtype.itemsize or not 0 <= begin <= end <= file_size - data_start:
+        raise ValueError(f"bytes {begin} to {end} for {dtype}{shape} in a file of {file_size} bytes")
+    return Stored(dtype, shape, data_start + begin)
+
+
+def read_into(path: Path, offset: int, target: NDArray[Any]) -> None:
+    """Fill `target`, a contiguous array, with the bytes of `path` from `offset` on.
+
+    A plain read, not a memory map: a file that shrinks meanwhile is then an error and not a SIGBUS.
+    """
+    with reading(path), path.open("rb", buffering=0) as stream:
+        stream.seek(offset)
+        octets = _octets(target)
+        while octets:
+            count = stream.readinto(octets)
+            if not count:
+                raise DamagedError(f"{path} is damaged: it ends {len(octets)} bytes too early")
+            octets = octets[count:]
+
+
+def read_tensor(path: Path, stored: Stored) -> NDArray[Any]:
+    """All values of one tensor."""
+    array = np.empty(stored.shape, stored.dtype)
+    read_into(path, stored.offset, array)
+    return array

@@ -1,0 +1,63 @@
+"""Is a checkpoint on disk what was written: every file's size and SHA-256 against the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiftrain.checkpoint.durable import reading
+from aiftrain.checkpoint.manifest import FileRecord
+from aiftrain.errors import MachineError
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a checkpoint: the file, and what was expected and found."""
+
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+def check_files(folder: Path, records: Iterable[FileRecord]) -> list[Fault]:
+    """Read every file again, several at a time (hashing leaves the interpreter's lock), and compare."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+        faults = threads.map(lambda record: _check_content(folder, record), records)
+        return [fault for fault in faults if fault is not None]
+
+
+def check_sizes(folder: Path, records: Iterable[FileRecord]) -> list[Fault]:
+    """The quick half of `check_files`: is every file there, with its size."""
+    faults = [_check_size(folder, record) for record in records]
+    return [fault for fault in faults if fault is not None]
+
+
+def _check_size(folder: Path, record: FileRecord) -> Fault | None:
+    try:
+        with reading(folder / record.name):
+            size = (folder / record.name).stat().st_size
+    except MachineError as error:
+        return Fault(record.name, str(error))
+    if size != record.size:
+        return Fault(record.name, f"{record.size} bytes were written, {size} are there")
+    return None
+
+
+def _check_content(folder: Path, record: FileRecord) -> Fault | None:
+    fault = _check_size(folder, record)
+    if fault is not None:
+        return fault
+    try:
+        with reading(folder / record.name), (folder / record.name).open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except MachineError as error:
+        return Fault(record.name, str(error))
+    if found != record.sha256:
+        return Fault(record.name, f"SHA-256 {record.sha256} was written, {found} is there")
+    return None

@@ -1,0 +1,92 @@
+"""`checkpoints list|verify|export`: what a run has saved, whether it is intact, and a Hugging Face model of it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiftrain.cli import output
+from aiftrain.cli.run_folder import checkpoint_folder
+from aiftrain.errors import EXIT_FAILED, EXIT_OK, UserError
+from aiftrain.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from aiftrain.checkpoint.catalog import Catalog
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["list", "verify", "export"], help="what to do")
+    parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/smoke/0123456789ab")
+    parser.add_argument("--step", type=int, help="the checkpoint of this step (verify: all; export: the newest)")
+    parser.add_argument("--out", type=Path, help="export: the folder to write (default: RUN/export)")
+    parser.add_argument(
+        "--shard-gb", type=float, default=5, help="export: the size of a file, in 10^9 bytes (default: 5)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    folder = RunFolder(options.run)
+    if options.action == "export":
+        return _export(folder, options)
+    from aiftrain.checkpoint.catalog import Catalog
+
+    if options.out is not None:
+        raise UserError("--out goes with export")
+    catalog = Catalog(checkpoint_folder(folder, folder.read_spec()))
+    return _verify(catalog, options) if options.action == "verify" else _list(catalog, options)
+
+
+def _list(catalog: Catalog, options: argparse.Namespace) -> int:
+    from aiftrain.checkpoint.listing import summaries
+
+    found = [summary for summary in summaries(catalog) if options.step in (None, summary.step)]
+    if options.json:
+        output.print_json({"folder": str(catalog.folder), "checkpoints": [asdict(summary) for summary in found]})
+        return EXIT_OK
+    if not found:
+        output.console().print(f"{catalog.folder} has no checkpoint", soft_wrap=True)
+        return EXIT_OK
+    rows = [
+        (f"{s.step:,}", output.count(s.tokens or 0), output.size(s.size), _when(s.time), s.message or s.status)
+        for s in found
+    ]
+    output.show(output.table(("step", "tokens", "size", "saved", "state"), rows, numbers=(0, 1, 2)), output.console())
+    return EXIT_OK
+
+
+def _verify(catalog: Catalog, options: argparse.Namespace) -> int:
+    from aiftrain.checkpoint.listing import verify
+
+    found = verify(catalog, options.step)
+    damaged = any(each.faults for each in found)
+    if options.json:
+        output.print_json(
+            {"folder": str(catalog.folder), "intact": not damaged, "checkpoints": [asdict(each) for each in found]}
+        )
+        return EXIT_FAILED if damaged else EXIT_OK
+    console = output.console()
+    for each in found:
+        console.print(f"step {each.step:,}: {'damaged' if each.faults else 'intact'} ({output.size(each.size)})")
+        for fault in each.faults:
+            console.print(f"  {fault}", markup=False, soft_wrap=True)
+    return EXIT_FAILED if damaged else EXIT_OK
+
+
+def _export(folder: RunFolder, options: argparse.Namespace) -> int:
+    from aiftrain.checkpoint.export import export
+
+    written = export(folder, options.out or folder.path / "export", options.step, shard_gb=options.shard_gb)
+    if options.json:
+        output.print_json({"folder": str(written)})
+    else:
+        output.console().print(
+            f"{written} is a model for transformers' AutoModelForCausalLM.from_pretrained", soft_wrap=True
+        )
+    return EXIT_OK
+
+
+def _when(moment: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if moment else ""

@@ -1,0 +1,64 @@
+"""The table of verbs, and the overview that `--help` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """`module` is imported when the verb is used; it has `add_arguments(parser)` and `run(options) -> exit code`."""
+
+    name: str
+    module: str
+    usage: str
+    summary: str
+
+
+LAUNCH = "launch"
+
+VERBS = (
+    Verb(LAUNCH, "launch", "[OVERRIDE ...]", "train: here, or as a job where the factory has a scheduler"),
+    Verb("plan", "plan", "[OVERRIDE ...]", "layout, memory, tokens and FLOPs of a run; starts nothing"),
+    Verb("script", "script", "[OVERRIDE ...]", "print the job script and touch nothing"),
+    Verb("factories", "shelves", "[show NAME]", "the sites that are shipped"),
+    Verb("hardware", "shelves", "[show NAME]", "the node types that are shipped"),
+    Verb("recipes", "shelves", "[show NAME]", "the runs that are shipped"),
+    Verb("data", "data", "prepare|inspect [OVERRIDE ...]", "make tokens of text; look at what was made"),
+    Verb("checkpoints", "checkpoints", "list|verify|export RUN", "list, verify or export what a run has saved"),
+    Verb("doctor", "doctor", "[OVERRIDE ...]", "is this machine fit to run it"),
+    Verb("sample", "sample", 'RUN "text"', "have a trained model continue a text"),
+)
+
+BY_NAME = {verb.name: verb for verb in VERBS}
+
+OVERVIEW = """\
+aiftrain trains language models on European supercomputers, and on the machine you sit at.
+
+usage: python -m aiftrain [VERB] [group=choice] [key=value] ... [options]
+
+{verbs}
+
+options:
+  --json             one JSON document on stdout; messages go to stderr
+  -m, --multirun     run every combination: recipe=smoke optimizer.lr=1e-3,2e-3
+  --cfg job          print the composed configuration; with --resolve, interpolations filled in
+  --completion SHELL print completion for bash or zsh: eval "$(python -m aiftrain --completion bash)"
+  --version          print the version
+  -h, --help         this; after a verb, that verb's own
+
+groups: recipe, factory, hardware, parallelism, model, data, optimizer, storage, tracking, launcher
+keys:   nodes, time, account, seed, run_dir, train.*, and <group>.* such as model.num_layers
+
+  python -m aiftrain recipe=smoke                     train a small model here, in minutes
+  python -m aiftrain plan recipe=eu-llm-7b factory=lumi
+  python -m aiftrain recipes                          what else there is
+
+exit codes: 0 done, 1 failed, 2 asked for something impossible, 75 stopped early and wants to be resumed"""
+
+
+def overview() -> str:
+    """The text of `python -m aiftrain --help`."""
+    lines = [f"  {verb.name:<12} {verb.summary}" for verb in VERBS]
+    lines[0] += " (the default)"
+    return OVERVIEW.format(verbs="verbs:\n" + "\n".join(lines))

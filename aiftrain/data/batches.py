@@ -1,0 +1,152 @@
+"""Batches of a prepared corpus: windows of packed documents, in an order that (seed, step) alone decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiftrain.data.corpus import PreparedCorpus, TokenRange
+from aiftrain.data.indexed import IndexedTokens, Positions
+from aiftrain.data.order import SampleOrder
+from aiftrain.errors import UserError
+
+IGNORED = -100  # a target that no loss is taken of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n rows of L tokens.
+
+    `tokens` int64 [n, L]; `targets` int64 [n, L], the token after each, `IGNORED` where that belongs to another
+    document; `documents` int32 [n, L], the number of the document inside its row, from 0; `sources` int64 [n],
+    the number of each row's source among the corpus's.
+    """
+
+    tokens: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    documents: NDArray[np.int32]
+    sources: NDArray[np.int64]
+
+    @property
+    def valid_tokens(self) -> int:
+        """How many tokens a loss is taken of."""
+        return int(np.count_nonzero(self.targets != IGNORED))
+
+
+class Rows:
+    """Rows being filled: L + 1 tokens each, where documents start in them, and what only fills them up."""
+
+    def __init__(self, count: int, length: int) -> None:
+        shape = (count, length + 1)
+        self.tokens = np.empty(shape, np.int64)
+        self.starts = np.zeros(shape, np.bool_)
+        self.filled_from = np.full(count, length + 1)
+
+
+class Windows:
+    """The windows of a range of documents. `whole` of them are full; of `all`, the last may need filling."""
+
+    def __init__(self, range_: TokenRange, length: int, eos: int) -> None:
+        self._file = IndexedTokens(range_.prefix)
+        self.length = length
+        self._eos = eos
+        documents = np.array([range_.first_document, range_.first_document + range_.documents])
+        self._start, self._stop = map(int, self._file.document_starts(documents))
+        self.tokens = self._stop - self._start
+        self.whole = max(self.tokens - 1, 0) // length
+        self.all = -(-max(self.tokens - 1, 0) // length)
+
+    def read(self, windows: Positions, places: Positions, rows: Rows) -> None:
+        """Put windows into rows, `windows[i]` into row `places[i]`."""
+        begins = self._start + windows * self.length
+        for begin, place in zip(begins.tolist(), places.tolist(), strict=True):
+            read = self._file.tokens[begin : min(begin + self.length + 1, self._stop)]
+            rows.tokens[place, : len(read)] = read
+            if len(read) <= self.length:
+                rows.tokens[place, len(read) :] = self._eos
+                rows.starts[place, len(read)] = True
+                rows.filled_from[place] = len(read)
+        self._mark_starts(begins, places, rows)
+
+    def _mark_starts(self, begins: Positions, places: Positions, rows: Rows) -> None:
+        """Mark where documents start after the first token of each window."""
+        ends = np.minimum(begins + self.length, self._stop - 1)
+        first, last = self._file.documents_before(begins), self._file.documents_before(ends)
+        counts = last - first
+        inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        starts = self._file.document_starts(np.repeat(first, counts) + inside)
+        rows.starts[np.repeat(places, counts), starts - np.repeat(begins, counts)] = True
+
+
+class Batches:
+    """The training and validation batches of a corpus.
+
+    Rows are windows of `sequence_length` tokens and one to predict, cut at a stride of `sequence_length` from
+    a source's documents laid end to end. `step` counts global batches from 0. Without `document_mask` the
+    documents of a row are all number 0, and each predicts the first token of the next.
+    Raises UserError where a source is shorter than one window, DamagedError where its files are damaged.
+    """
+
+    def __init__(
+        self, corpus: PreparedCorpus, *, sequence_length: int, global_batch: int, seed: int, document_mask: bool = True
+    ) -> None:
+        self.names = list(corpus.sources)
+        self._length = sequence_length
+        self._global_batch = global_batch
+        self._mask = document_mask
+        eos, sources = corpus.tokenizer.eos_id, corpus.sources
+        self._train = {name: Windows(source.train, sequence_length, eos) for name, source in sources.items()}
+        self._validation = {
+            name: Windows(source.validation, sequence_length, eos)
+            for name, source in sources.items()
+            if source.validation is not None
+        }
+        windows = {name: _whole_windows(name, window) for name, window in self._train.items()}
+        self._order = SampleOrder(windows, {name: source.weight for name, source in sources.items()}, seed)
+
+    def batch(self, step: int, start: int, count: int) -> Batch:
+        """Rows [start, start + count) of global batch `step`."""
+        sources, windows = self._order.samples(step * self._global_batch + start, count)
+        rows = Rows(count, self._length)
+        for number in np.unique(sources):
+            places = np.flatnonzero(sources == number)
+            self._train[self.names[number]].read(windows[places], places, rows)
+        return self._finish(rows, sources)
+
+    def source_tokens(self, step: int) -> dict[str, int]:
+        """How many tokens of each source stand in the first `step` global batches."""
+        counts = self._order.counts(step * self._global_batch) * self._length
+        return dict(zip(self.names, counts.tolist(), strict=True))
+
+    def validation(self, source: str) -> int:
+        """How many rows the validation part of a source has; the last one may be filled up."""
+        return self._validation[source].all if source in self._validation else 0
+
+    def validation_batch(self, source: str, start: int, count: int) -> Batch:
+        """Rows [start, start + count) of a source's validation part. IndexError where it has not so many."""
+        if start < 0 or start + count > self.validation(source):
+            raise IndexError(f"{source} has {self.validation(source)} validation rows, not {start + count}")
+        rows = Rows(count, self._length)
+        self._validation[source].read(np.arange(start, start + count), np.arange(count), rows)
+        return self._finish(rows, np.full(count, self.names.index(source)))
+
+    def _finish(self, rows: Rows, sources: NDArray[np.int64]) -> Batch:
+        targets = rows.tokens[:, 1:].copy()
+        for place in np.flatnonzero(rows.filled_from <= self._length):
+            targets[place, rows.filled_from[place] - 1 :] = IGNORED
+        documents = np.zeros(targets.shape, np.int32)
+        if self._mask:
+            targets[rows.starts[:, 1:]] = IGNORED
+            np.cumsum(rows.starts[:, :-1], axis=1, out=documents)
+        return Batch(np.ascontiguousarray(rows.tokens[:, :-1]), targets, documents, sources)
+
+
+def _whole_windows(name: str, windows: Windows) -> int:
+    if not windows.whole:
+        raise UserError(
+            f"data.sources.{name} has {windows.tokens} training tokens; one window needs {windows.length + 1} "
+            f"(train.sequence_length and one to predict)"
+        )
+    return windows.whole

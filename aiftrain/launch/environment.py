@@ -1,0 +1,73 @@
+"""What the ranks' environment holds: threads shared out, nothing that phones home, this very package."""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+import aiftrain
+from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.spec import RunSpec
+
+# Read by the libraries when they are imported, so set before Python starts. MLflow wants the word "true".
+PRIVATE = {
+    "DO_NOT_TRACK": "true",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "WANDB_ERROR_REPORTING": "false",
+    "WANDB_DISABLE_CODE": "true",
+    "WANDB_DISABLE_GIT": "true",
+    "WANDB_CONSOLE": "off",
+    "WANDB_SILENT": "true",
+    "OTEL_SDK_DISABLED": "true",
+}
+_SAVE_SECONDS = "300"  # between torchrun's SIGTERM and SIGKILL; its default of 30 s may cut a large save short
+_WANDB_MODE = {"off": "disabled", "offline": "offline", "online": "online"}
+
+
+def run_environment(spec: RunSpec) -> dict[str, str]:
+    """What every launcher sets, on any machine."""
+    variables = PRIVATE | {"PYTHONUNBUFFERED": "1", "WANDB_MODE": _WANDB_MODE[spec.tracking.wandb]}
+    if spec.tracking.base_url:
+        variables["WANDB_BASE_URL"] = spec.tracking.base_url
+    if spec.hardware.is_cpu:
+        variables["DS_ACCELERATOR"] = "cpu"
+    return variables | spec.factory.env
+
+
+def local_environment(
+    spec: RunSpec, layout: ParallelLayout, attempt: int, cores: int, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """The whole environment of ranks on this machine: `environ` with our variables over it."""
+    threads = str(max(1, cores // layout.ranks_per_node))
+    ours = run_environment(spec) | {
+        "AIFTRAIN_ATTEMPT": str(attempt),
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "GLOO_SOCKET_IFNAME": "lo",
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": _SAVE_SECONDS,
+        "PYTHONSAFEPATH": "1",  # a folder aiftrain/ in the working directory is not this package
+    }
+    return {**environ, **ours, **_import_path(environ)}
+
+
+def package_root() -> Path:
+    """The folder that this very package is imported from."""
+    return Path(aiftrain.__file__).resolve().parents[1]
+
+
+def installed() -> bool:
+    """Whether Python finds this package by itself: it lies among the installed ones."""
+    return str(package_root()) in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+
+
+def _import_path(environ: Mapping[str, str]) -> dict[str, str]:
+    """PYTHONPATH with this package first, unless Python finds it anyway."""
+    if installed():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(package_root()), environ.get("PYTHONPATH"))))}

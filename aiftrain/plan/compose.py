@@ -1,0 +1,152 @@
+"""From what was typed to one plain dictionary. Hydra composes here, in this process, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from aiftrain.errors import ConfigError, Problem
+from aiftrain.plan import overrides as typed
+from aiftrain.plan.groups import AUTO, RECIPE, Groups, read_yaml
+from aiftrain.plan.here import find_factory, this_node
+from aiftrain.plan.limits import DATA_ROOT
+from aiftrain.shipped import conf_dir
+
+expand_sweep = typed.expand
+
+
+def compose(overrides: list[str]) -> dict[str, Any]:
+    """The configuration that `overrides` ask for: defaults, factory, recipe, command line, all interpolations resolved.
+
+    Raises ConfigError that lists every override that is none, every choice that does not exist, or every
+    value that is missing.
+    """
+    return to_dict(compose_config(overrides))
+
+
+def compose_config(overrides: list[str]) -> DictConfig:
+    """The same as OmegaConf holds it, interpolations as written, for `--cfg job`."""
+    parsed = typed.parse(overrides)
+    groups = typed.own_groups(parsed)
+    typed.check_choices(parsed, groups)
+    with _hydra(groups):
+        try:
+            config = hydra_compose("config", _for_hydra(parsed, groups), return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError([_explain(error)]) from error
+    return _finish(config)
+
+
+def to_dict(config: DictConfig) -> dict[str, Any]:
+    """Plain Python, interpolations resolved; ConfigError with every key that is still `???`."""
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise ConfigError([Problem(key, "has no value", f"{key}=...") for key in missing])
+        return _resolve(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError([_explain(error)]) from error
+
+
+def to_yaml(config: DictConfig, *, resolve: bool) -> str:
+    """YAML as Hydra's `--cfg job` shows it."""
+    try:
+        return OmegaConf.to_yaml(config, resolve=resolve)
+    except OmegaConfBaseException as error:
+        raise ConfigError([_explain(error)]) from error
+
+
+@contextmanager
+def _hydra(groups: Groups) -> Iterator[None]:
+    """Hydra on conf/ and the recipes. The user's own folders come before the shipped ones; all is undone at the end."""
+    store = ConfigStore.instance()
+    before = store.repo
+    store.repo = dict(before)
+    store.repo.pop(RECIPE, None)
+    try:
+        for name in Groups().choices(RECIPE):
+            store.store(group=RECIPE, name=name, package="_global_", node=read_yaml(Groups().file(RECIPE, name)))
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            search_path = GlobalHydra.instance().config_loader().get_search_path()
+            for folder in reversed(groups.own):
+                search_path.prepend("own", str(folder), "main")
+            yield
+    finally:
+        store.repo = before
+
+
+def _for_hydra(parsed: list[Override], groups: Groups) -> list[str]:
+    """The overrides as Hydra takes them, the factory named."""
+    here = find_factory(groups, os.environ)
+    overrides = []
+    for override in parsed:
+        if override.key_or_group == "factory":
+            here = here if override.value() == AUTO else str(override.value())
+        elif override.key_or_group == typed.SEARCHPATH:
+            overrides.append(f"{typed.SEARCHPATH}=[{','.join(map(str, groups.own))}]")
+        else:
+            overrides.append(typed.as_hydra_takes_it(override, groups))
+    return [f"factory={here}", *overrides]
+
+
+def _finish(config: DictConfig) -> DictConfig:
+    """Fill in the recipe's name and, for a local run on the CPU, what this machine is."""
+    recipe = config.hydra.runtime.choices[RECIPE]
+    with open_dict(config):
+        del config["hydra"]
+        config.recipe = recipe
+        hardware = config.get("hardware")
+        if isinstance(hardware, DictConfig) and hardware.get("kind") == "cpu":
+            _describe_cpu(hardware, here=OmegaConf.select(config, "factory.scheduler") == "none")
+    return config
+
+
+def _describe_cpu(hardware: DictConfig, here: bool) -> None:
+    node = this_node() if here else None
+    found = {
+        "usable_cores_per_node": node.cores if node else None,
+        "node_memory_gib": node.memory_gib if node else None,
+        "bf16": bool(node and node.bf16),
+    }
+    for key, value in found.items():
+        if hardware.get(key) is None and not OmegaConf.is_missing(hardware, key):
+            hardware[key] = value
+
+
+def _resolve(config: DictConfig) -> dict[str, Any]:
+    root = OmegaConf.select(config, "data.root", default=None)
+    data = config.get("data")
+    if root is None and isinstance(data, DictConfig):
+        OmegaConf.update(config, "data.root", DATA_ROOT, force_add=True)
+    document = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(document, dict)
+    if root is None and isinstance(data, DictConfig):
+        document["data"]["root"] = None
+    return {str(key): value for key, value in document.items()}
+
+
+def _explain(error: Exception) -> Problem:
+    """Hydra's or OmegaConf's message as a problem: the key it names, and its own first words."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    key = getattr(cause, "full_key", None) or _quoted(lines[0]) or "configuration"
+    return Problem(
+        str(key), lines[0], " ".join(line for line in lines[1:] if not line.startswith(("full_key", "object_type")))
+    )
+
+
+def _quoted(line: str) -> str | None:
+    found = re.search(r"'([^']+)'", line)
+    return found[1] if found else None

@@ -1,0 +1,56 @@
+"""deepspeed.json: what DeepSpeed is told, each setting with its reason, derived from the spec and its layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.spec import Precision, RunSpec
+
+
+def uses_autocast(spec: RunSpec, precision: Precision) -> bool:
+    """Whether bf16 means fp32 weights with bf16 products (autocast) instead of bf16 weights with fp32 masters.
+
+    On CPUs it does, because there memory is no concern and every ZeRO stage then keeps one kind of weight;
+    and without ZeRO (stage 0), where DeepSpeed cannot accumulate bf16 gradients in fp32.
+    """
+    return precision == "bf16" and (spec.hardware.is_cpu or spec.parallelism.zero_stage == 0)
+
+
+def deepspeed_config(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> dict[str, Any]:
+    """The configuration for `deepspeed.initialize`. The optimizer is ours (fused AdamW), so it has no section."""
+    config: dict[str, Any] = {
+        "train_batch_size": layout.global_batch,
+        "train_micro_batch_size_per_gpu": layout.micro_batch,
+        "gradient_accumulation_steps": layout.accumulation,
+        # Without ZeRO our engine clips, because DeepSpeed would not tell the norm.
+        "gradient_clipping": spec.optimizer.grad_clip if layout.zero_stage else 0.0,
+        "zero_optimization": _zero(spec, layout),
+        "zero_allow_untested_optimizer": True,  # DeepSpeed has a list of known ones; torch's AdamW behaves alike
+        "steps_per_print": 2**31 - 1,  # our own metrics say it all
+        "wall_clock_breakdown": False,
+    }
+    if precision == "bf16" and not uses_autocast(spec, precision):
+        config["bf16"] = {"enabled": True}
+        config["data_types"] = {"grad_accum_dtype": "fp32"}  # small gradients vanish when summed in bf16
+    return config
+
+
+def _zero(spec: RunSpec, layout: ParallelLayout) -> dict[str, Any]:
+    stage = layout.zero_stage
+    if stage == 0:
+        return {"stage": 0}
+    elements = int(spec.parallelism.bucket_millions * 1e6)
+    zero: dict[str, Any] = {
+        "stage": stage,
+        "reduce_bucket_size": elements,
+        "contiguous_gradients": True,  # one buffer instead of a fragmented heap
+        "overlap_comm": not spec.hardware.is_cpu,  # needs device streams; a CPU has none
+    }
+    if stage == 3:
+        zero["stage3_prefetch_bucket_size"] = elements
+        # Small weights (norms) stay whole: gathering them costs more than they weigh.
+        zero["stage3_param_persistence_threshold"] = spec.model.hidden_size * 2
+    else:
+        zero["allgather_bucket_size"] = elements
+    return zero

@@ -1,0 +1,128 @@
+"""What a run will take, as far as arithmetic tells: parameters, tokens, FLOPs, memory, storage, billing."""
+
+from __future__ import annotations
+
+from aiftrain.plan.engine_config import uses_autocast
+from aiftrain.plan.limits import chosen_partition, seconds_of, time_limit
+from aiftrain.plan.memory import CHECKPOINT_BYTES, STAGES, StateBytes, memory_per_rank, states_of
+from aiftrain.run.base import Strict
+from aiftrain.run.spec import Precision, RunSpec
+
+_ACT_FLOPS = 1e23  # Commission guidelines on general-purpose AI models, paragraph 17: the indicative threshold
+_TIGHT = 0.8  # of the memory; above it activations may not find room
+
+
+class Estimate(Strict):
+    """Sizes in bytes, `flops` in floating-point operations, `time_limit` as the scheduler writes it."""
+
+    parameters: int
+    tokens: int
+    steps: int
+    tokens_per_step: int
+    flops_per_token: float
+    flops: float
+    flops_6nd: float  # 6 x parameters x tokens, as the EU's guidelines count
+    states: StateBytes
+    states_by_stage: tuple[int, ...]  # of one rank, ZeRO stage 0 to 3
+    memory_per_rank: int | None
+    checkpoint_bytes: int
+    checkpoints_kept_bytes: int
+    partition: str | None
+    time_limit: str | None
+    billing_unit: str | None
+    billed_per_hour: float | None
+    billed_at_most: float | None  # for one job of `time_limit`
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
+    unknowns: tuple[str, ...]
+
+
+def estimate(spec: RunSpec, precision: Precision) -> Estimate:
+    """Everything that follows from the spec without measuring anything."""
+    model, train = spec.model, spec.train
+    tokens = train.total_steps * train.tokens_per_step
+    per_token = model.flops_per_token(train.sequence_length)
+    checkpoint = CHECKPOINT_BYTES * model.parameters
+    limit = time_limit(spec)
+    billing = spec.factory.billing
+    per_hour = billing.per_node_hour * spec.nodes if billing else None
+    return Estimate(
+        parameters=model.parameters,
+        tokens=tokens,
+        steps=train.total_steps,
+        tokens_per_step=train.tokens_per_step,
+        flops_per_token=per_token,
+        flops=per_token * tokens,
+        flops_6nd=6.0 * model.parameters * tokens,
+        states=states_of(spec, precision),
+        states_by_stage=tuple(states_of(spec, precision, stage=stage).total for stage in STAGES),
+        memory_per_rank=memory_per_rank(spec),
+        checkpoint_bytes=checkpoint,
+        checkpoints_kept_bytes=checkpoint * checkpoints_kept(spec),
+        partition=chosen_partition(spec) if spec.launcher.name == "slurm" else None,
+        time_limit=limit,
+        billing_unit=billing.unit if billing else None,
+        billed_per_hour=per_hour,
+        billed_at_most=per_hour * (seconds_of(limit) or 0) / 3600 if per_hour and limit else None,
+        assumptions=_assumptions(spec, precision),
+        warnings=_warnings(spec, precision),
+        unknowns=_unknowns(spec),
+    )
+
+
+def checkpoints_kept(spec: RunSpec) -> int:
+    """The most checkpoints that lie in storage at one time: the last few, every n-th, and the one being written."""
+    every = spec.storage.keep_every
+    milestones = spec.train.total_steps // every if every else 0
+    saves = -(-spec.train.total_steps // spec.storage.save_every)
+    return min(spec.storage.keep_last + milestones + 1, saves)
+
+
+def _assumptions(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
+    if precision == "fp32":
+        arithmetic = "fp32 weights, gradients and products"
+    elif uses_autocast(spec, precision):
+        arithmetic = "bf16 products (autocast) on fp32 weights"
+    else:
+        arithmetic = "bf16 weights, gradients summed in fp32, fp32 master weights"
+    return (
+        arithmetic,
+        "FLOPs: 6 a matrix weight and token, and causal attention (arXiv 2204.02311, appendix B)",
+        "model states as ZeRO shares them out (arXiv 1910.02054); activations come on top",
+    )
+
+
+def _warnings(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
+    warnings = []
+    factory, have, train = spec.factory, memory_per_rank(spec), spec.train
+    states = states_of(spec, precision).total
+    if factory.status == "announced":
+        warnings.append(f"{factory.name} is announced: nothing runs there yet, and its figures may change")
+    if factory.account_required and not spec.account and spec.launcher.name == "slurm":
+        warnings.append(f"launching on {factory.name} needs account=<your project's account>")
+    if have is not None and states > _TIGHT * have:
+        warnings.append(f"model states take {states / have:.0%} of a rank's memory: activations may not find room")
+    if spec.optimizer.warmup_steps >= train.total_steps:
+        warnings.append(
+            f"the warm-up of {spec.optimizer.warmup_steps} steps is as long as the run ({train.total_steps})"
+        )
+    if 6.0 * spec.model.parameters * train.total_steps * train.tokens_per_step > _ACT_FLOPS:
+        warnings.append(
+            "more than 1e23 FLOPs: in the EU this indicates a general-purpose AI model (AI Act, article 53)"
+        )
+    if precision == "bf16" and not spec.hardware.bf16:
+        warnings.append(f"{spec.hardware.name} is not known to be fast at bf16: train.precision=fp32 may be faster")
+    return tuple(warnings)
+
+
+def _unknowns(spec: RunSpec) -> tuple[str, ...]:
+    """What nobody documents, of what this plan would need."""
+    hardware = spec.hardware
+    needed = {
+        "hardware.node_memory_gib" if hardware.is_cpu else "hardware.device_memory_gib": memory_per_rank(spec),
+        "hardware.usable_cores_per_node": hardware.usable_cores_per_node,
+    }
+    if not hardware.is_cpu:
+        needed["hardware.matmul_bf16_tflops"] = hardware.matmul_bf16_tflops
+        needed["hardware.node_memory_gib"] = hardware.node_memory_gib
+    return tuple(key for key, value in needed.items() if value is None)

@@ -1,0 +1,109 @@
+"""The groups of a configuration and their choices, as files: conf/, recipes/, and the user's own folders.
+
+Reading them takes no Hydra, so that tables and "did you mean" are quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aiftrain.errors import ConfigError, Problem, UserError
+from aiftrain.shipped import conf_dir, recipes_dir
+
+RECIPE = "recipe"
+AUTO = "auto"  # the choice of `factory` that means "wherever this is"
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML as Hydra reads it: a date stays the text that it is."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which groups and choices there are. `own` folders come first: a choice in them replaces a shipped one."""
+
+    own: tuple[Path, ...] = ()
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The groups, such as factory, model and recipe."""
+        folders = [path for root in (*self.own, conf_dir()) if root.is_dir() for path in root.iterdir()]
+        return sorted({path.name for path in folders if path.is_dir()} | {RECIPE})
+
+    def choices(self, group: str) -> list[str]:
+        """The names of a group's files."""
+        return sorted({file.stem for folder in self._folders(group) for file in folder.glob("*.yaml")})
+
+    def file(self, group: str, choice: str) -> Path:
+        """The file behind a choice; ConfigError with the valid names where there is none."""
+        for folder in self._folders(group):
+            if (folder / f"{choice}.yaml").is_file():
+                return folder / f"{choice}.yaml"
+        raise ConfigError([self.unknown(group, choice)])
+
+    def read(self, group: str, choice: str) -> dict[str, Any]:
+        """A choice's content, without its defaults list."""
+        document = read_yaml(self.file(group, choice))
+        document.pop("defaults", None)
+        return document
+
+    def default(self, group: str, choice: str, other: str) -> str:
+        """What a choice's defaults list makes of another group, such as a factory of the hardware."""
+        for entry in read_yaml(self.file(group, choice)).get("defaults", []):
+            for key, value in entry.items() if isinstance(entry, dict) else ():
+                if key.split("@")[0] == f"override /{other}":
+                    return str(value)
+        raise UserError(f"{self.file(group, choice)} names no default {other}")
+
+    def summary(self, group: str, choice: str) -> str:
+        """The first sentence of the comment that a choice's file opens with."""
+        lines = self.file(group, choice).read_text(encoding="utf-8").splitlines()
+        comments = itertools.takewhile(lambda line: line.startswith("#"), lines)
+        words = " ".join(line.lstrip("# ") for line in comments if "@package" not in line)
+        return words.split(". ")[0].rstrip(".")
+
+    def unknown(self, group: str, choice: str) -> Problem:
+        """What to say of a choice that does not exist."""
+        names = self.choices(group)
+        return Problem(
+            group, f"there is no {group} '{choice}'", f"{did_you_mean(choice, names)}there are: {', '.join(names)}"
+        )
+
+    def _folders(self, group: str) -> list[Path]:
+        shipped = recipes_dir() if group == RECIPE else conf_dir() / group
+        return [folder for folder in (*(own / group for own in self.own), shipped) if folder.is_dir()]
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; UserError with the place of the mistake where it does not."""
+    try:
+        document = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{file} holds no keys: a mapping such as `name: value` is expected")
+    return document
+
+
+def folder_of(path: str) -> Path:
+    """A folder as hydra.searchpath names it."""
+    return Path(path.removeprefix("file://")).expanduser().absolute()
+
+
+def did_you_mean(word: str, names: list[str]) -> str:
+    """`did you mean x? ` or nothing."""
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {close[0]}? " if close else ""

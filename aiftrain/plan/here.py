@@ -1,0 +1,85 @@
+"""This machine: which factory it belongs to, and what node it is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiftrain.plan.groups import Groups
+
+LOCAL = "local"
+
+_SLURM_CONF = Path("/etc/slurm/slurm.conf")
+_FAST_BF16 = {"amx_bf16", "avx512_bf16"}  # x86 instruction sets that multiply bf16 faster than fp32
+
+
+@dataclass(frozen=True)
+class Node:
+    """The machine under this process, as far as its cgroup and affinity let it use it."""
+
+    cores: int
+    memory_gib: float | None
+    arch: str
+    bf16: bool
+
+
+def this_node() -> Node:
+    """What this process may use."""
+    return Node(_cores(), _memory_gib(), platform.machine(), bool(_FAST_BF16 & _cpu_flags()))
+
+
+def find_factory(
+    groups: Groups, environ: Mapping[str, str], *, host: str | None = None, slurm_conf: Path = _SLURM_CONF
+) -> str:
+    """The factory whose cluster name or host names are this machine's, or `local`."""
+    cluster = environ.get("SLURM_CLUSTER_NAME") or _cluster_name(slurm_conf)
+    host = host or socket.gethostname().split(".")[0]
+    for name in groups.choices("factory"):
+        factory = groups.read("factory", name)
+        if cluster and cluster in factory.get("cluster_names", ()):
+            return name
+        if any(re.search(pattern, host) for pattern in factory.get("host_patterns", ())):
+            return name
+    return LOCAL
+
+
+def _cluster_name(slurm_conf: Path) -> str | None:
+    text = _read(slurm_conf)
+    found = re.search(r"^\s*ClusterName\s*=\s*(\S+)", text, re.IGNORECASE | re.MULTILINE)
+    return found[1] if found else None
+
+
+def _cores() -> int:
+    """Cores this process may run on, no more than its cgroup's quota of time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _read(Path("/sys/fs/cgroup/cpu.max")).partition(" ")
+    if quota.isdigit() and period.strip().isdigit():
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def _memory_gib() -> float | None:
+    """The machine's memory, or the cgroup's limit where that is less."""
+    found = re.search(r"^MemTotal:\s+(\d+) kB", _read(Path("/proc/meminfo")), re.MULTILINE)
+    limits = [int(found[1]) * 1024] if found else []
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        text = _read(Path(file)).strip()
+        limits += [int(text)] if text.isdigit() else []
+    return round(min(limits) / 2**30, 1) if limits else None
+
+
+def _cpu_flags() -> set[str]:
+    found = re.search(r"^flags\s*:(.*)$", _read(Path("/proc/cpuinfo")), re.MULTILINE)
+    return set(found[1].split()) if found else set()
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

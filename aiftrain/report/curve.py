@@ -1,0 +1,115 @@
+"""Draws a run's loss curve: training, its running mean, validation of each source, and the unigram line to beat."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aiftrain.errors import MachineError, UserError
+from aiftrain.report.metrics import Metrics, read_metrics
+from aiftrain.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SMOOTH_OVER = 40  # the running mean covers a 40th of the run
+_MOST_POINTS = 4000  # more cannot be told apart at this size
+_TRAIN, _UNIGRAM, _FRAME = "#1f5fa8", "#8a8a8a", "#bbbbbb"
+
+
+def draw(folder: RunFolder) -> Path:
+    """Write loss.png into the run folder and return its path.
+
+    Raises UserError where matplotlib is missing or nothing has been measured, MachineError where the
+    picture cannot be written.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("no loss curve: it needs matplotlib (python -m pip install matplotlib)")
+    metrics = read_metrics(folder)
+    if not metrics.train:
+        raise UserError(f"no loss curve: {folder.path} has no measured step yet")
+    figure, axes = _canvas(folder)
+    _plot_training(axes, metrics)
+    _plot_validation(axes, metrics)
+    _plot_unigram(axes, folder)
+    axes.legend(frameon=False, fontsize=9)
+    _save(figure, folder.picture)
+    return folder.picture
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean of the last `window` values at each place; of as many as there are at the beginning."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    mean: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
+    return mean
+
+
+def unigram_loss(folder: RunFolder) -> float | None:
+    """The loss (nats a token) of a model that knows only how often each token occurs, over the mixture."""
+    try:
+        sources = json.loads(folder.data_json.read_text(encoding="utf-8"))["sources"].values()
+        weights = [float(source["weight"]) for source in sources]
+        losses = [float(source["unigram_loss"]) for source in sources]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return float(np.average(losses, weights=weights)) if sum(weights) > 0 else None
+
+
+def _canvas(folder: RunFolder) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(folder.read_spec().recipe, loc="left", fontsize=12)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats per token)")
+    axes.grid(color="#eeeeee")
+    axes.set_axisbelow(True)
+    axes.tick_params(color=_FRAME)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_FRAME)
+    return figure, axes
+
+
+def _plot_training(axes: Axes, metrics: Metrics) -> None:
+    steps = np.array([record.step for record in metrics.train])
+    losses = np.array([record.loss for record in metrics.train])
+    smooth = running_mean(losses, max(1, len(losses) // _SMOOTH_OVER))
+    thin = slice(None, None, -(-len(steps) // _MOST_POINTS))
+    axes.plot(steps[thin], losses[thin], color=_TRAIN, alpha=0.25, linewidth=0.8)
+    axes.plot(steps[thin], smooth[thin], color=_TRAIN, linewidth=1.8, label=f"training ({losses[-1]:.2f} at the end)")
+
+
+def _plot_validation(axes: Axes, metrics: Metrics) -> None:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for record in metrics.validation:
+        for source, loss in record.losses.items():
+            curves.setdefault(source, []).append((record.step, loss))
+    for number, (source, points) in enumerate(sorted(curves.items()), start=1):
+        steps, losses = zip(*points, strict=True)
+        label = f"validation {source} ({losses[-1]:.2f})"
+        axes.plot(steps, losses, color=f"C{number}", marker="o", markersize=3.5, linewidth=1.2, label=label)
+
+
+def _plot_unigram(axes: Axes, folder: RunFolder) -> None:
+    loss = unigram_loss(folder)
+    if loss is not None:
+        axes.axhline(loss, color=_UNIGRAM, linestyle="--", linewidth=1, label=f"unigram model ({loss:.2f})")
+
+
+def _save(figure: Figure, picture: Path) -> None:
+    try:
+        part = picture.with_name(picture.name + ".part")
+        figure.savefig(part, format="png", dpi=150)
+        part.replace(picture)
+    except OSError as error:
+        raise MachineError(f"cannot write {picture}: {error.strerror}") from error

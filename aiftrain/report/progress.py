@@ -1,0 +1,104 @@
+"""What is known of a running attempt: its files read as they grow, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiftrain.report.metrics import Metrics, Tail, TrainRecord, ValidationRecord
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.spec import RunSpec
+
+_RATE_OVER = 100  # records that the time left is judged by
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Progress:
+    """One attempt as its files tell it. `update` reads what is new; the rest only looks."""
+
+    folder: RunFolder
+    attempt: int
+    metrics: Metrics = field(default_factory=Metrics)
+    started: Event | None = None
+    saved: int | None = None  # step of the newest checkpoint
+
+    def __post_init__(self) -> None:
+        self.spec: RunSpec = self.folder.read_spec()
+        self._metrics_tail = Tail(self.folder.metrics)
+        self._events_tail = Tail(self.folder.events)
+
+    def update(self) -> list[Event]:
+        """Read on; the events of this attempt that are new."""
+        for document in self._metrics_tail.new():
+            self.metrics.add(document)
+        events = [event for event in self._events_tail.new() if event.get("attempt") == self.attempt]
+        for event in events:
+            self._note(event)
+        return events
+
+    def _note(self, event: Event) -> None:
+        if event.get("event") == "start":
+            self.started = event
+        if event.get("event") == "saved":
+            self.saved = event.get("step")
+
+    @property
+    def total_steps(self) -> int:
+        return self.spec.train.total_steps
+
+    @property
+    def latest(self) -> TrainRecord | None:
+        """The newest step of this attempt; None before its first."""
+        train = self.metrics.train
+        return train[-1] if train and train[-1].attempt == self.attempt else None
+
+    @property
+    def validation(self) -> ValidationRecord | None:
+        """The newest validation of this attempt."""
+        records = self.metrics.validation
+        return records[-1] if records and records[-1].attempt == self.attempt else None
+
+    @property
+    def phase(self) -> str:
+        """What the ranks are doing before the first step; "training" after it."""
+        if self.latest is not None:
+            return "training"
+        if self.started is None:
+            there = len(list(self.folder.attempt_logs(self.attempt).glob("rank-*.start.json")))
+            return f"starting ranks ({there} up)"
+        return "compiling the model" if self.spec.train.compile else "first step"
+
+    def seconds_left(self) -> float | None:
+        """Time to the last step at the recent pace, saving and validation included; None before the second step."""
+        recent = [r for r in self.metrics.train[-_RATE_OVER:] if r.attempt == self.attempt]
+        if len(recent) < 2:
+            return None
+        pace = (recent[-1].time - recent[0].time) / (recent[-1].step - recent[0].step)
+        return pace * (self.total_steps - recent[-1].step)
+
+
+def describe(event: Event) -> str | None:
+    """An event in words; None for those that the view shows in other ways."""
+    name, step = event.get("event"), event.get("step")
+    match name:
+        case "start":
+            return "; ".join(_machine(event))
+        case "resume":
+            return f"resumed at step {step}"
+        case "saved":
+            return f"saved step {step} ({event.get('bytes', 0) / 1e6:,.0f} MB in {event.get('seconds', 0):.1f} s)"
+        case "damaged":
+            return f"checkpoint of step {step} is damaged and was passed over: {event.get('message', '')}"
+        case "stopping":
+            return f"stopping at step {step}: asked by {event.get('signal', 'a signal')}"
+    return None
+
+
+def _machine(event: Event) -> Iterator[str]:
+    millions = event.get("parameters", 0) / 1e6
+    yield f"{millions:,.1f} M parameters on {event.get('world_size')} ranks in {event.get('precision')}"
+    if event.get("matmul_tflops"):
+        yield f"matmul rate here {event['matmul_tflops']:.2f} TFLOP/s"

@@ -1,0 +1,24 @@
+"""The base of every model in a spec: frozen, and closed to unknown keys."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Confidence = Literal["documented", "documented-3rd-party", "user-config", "announced", "inferred", "measured"]
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Provenance(Strict):
+    """Where a figure comes from: `source` (page, paper or file), `date` it was read (ISO), how sure it is."""
+
+    source: str
+    date: str
+    confidence: Confidence
+    note: str = ""

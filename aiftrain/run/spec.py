@@ -1,0 +1,163 @@
+"""The RunSpec: everything a person decided about a run, validated, frozen, and digested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from aiftrain.run.base import Strict
+from aiftrain.run.corpus import DataSpec
+from aiftrain.run.machine import Factory, Hardware
+from aiftrain.run.model import ModelSpec
+
+FORMAT = 1
+
+Precision = Literal["fp32", "bf16"]
+
+
+class ParallelSpec(Strict):
+    """The strategy that was asked for. ZeRO stage 0 is plain data parallelism."""
+
+    name: str
+    zero_stage: int = Field(0, ge=0, le=3)
+    bucket_millions: float = Field(50.0, gt=0)  # elements reduced or gathered at one time, in millions
+
+
+class OptimizerSpec(Strict):
+    """AdamW and its learning-rate schedule.
+
+    `warmup_steps` of linear rise, then `schedule`: `cosine` falls to `min_lr_ratio * lr` at the end;
+    `wsd` holds lr and falls linearly to `min_lr_ratio * lr` over the last `decay_fraction` of all steps
+    (warm-up, stable, decay: arXiv 2404.06395); `constant` holds it.
+    """
+
+    name: str
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    grad_clip: float = Field(1.0, ge=0)  # global norm; 0: none
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    decay_fraction: float = Field(0.2, ge=0, le=1)
+    min_lr_ratio: float = Field(0.1, ge=0, le=1)
+
+
+class TrainSpec(Strict):
+    """How long and how to train. Batches are counted in sequences. Give `steps` or `tokens`, not both."""
+
+    steps: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1)
+    sequence_length: int = Field(ge=2)
+    global_batch: int = Field(ge=1)
+    micro_batch: int = Field(1, ge=1)  # sequences of one rank in one forward pass
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is fast at it
+    compile: bool = False
+    deterministic: bool = False
+    loss_chunk: int = Field(1024, ge=1)  # tokens whose logits exist at one time
+    evaluate_every: int = Field(0, ge=0)  # steps; 0: only at the end
+    evaluate_batches: int = Field(4, ge=0)  # global batches of each source; 0: never evaluate
+    measure_matmul: bool = True  # measure this machine's matmul rate at start, for the FLOP share
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainSpec:
+        if (self.steps is None) == (self.tokens is None):
+            raise ValueError("give either train.steps or train.tokens")
+        return self
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.global_batch * self.sequence_length
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run; a token budget is rounded up to a whole step."""
+        if self.steps is not None:
+            return self.steps
+        assert self.tokens is not None
+        return -(-self.tokens // self.tokens_per_step)
+
+
+class StorageSpec(Strict):
+    """Where checkpoints go, how often, and which are kept: the last `keep_last` and every `keep_every`-th step."""
+
+    name: str
+    path: str | None = None  # None: checkpoints/ in the run folder
+    save_every: int = Field(ge=1)  # steps; the last step is always saved
+    keep_last: int = Field(2, ge=1)
+    keep_every: int | None = Field(None, ge=1)  # steps
+
+
+class TrackingSpec(Strict):
+    """metrics.jsonl is always written; wandb runs beside it, offline unless `mode` says otherwise."""
+
+    name: str
+    wandb: Literal["off", "offline", "online"] = "off"
+    project: str = "aiftrain"
+    base_url: str | None = None  # the wandb server that `online` may talk to; there is no default
+    log_every: int = Field(1, ge=1)  # steps
+
+    @model_validator(mode="after")
+    def _online_is_named(self) -> TrackingSpec:
+        if self.wandb == "online" and not self.base_url:
+            raise ValueError("tracking.wandb=online sends data away: name the server with tracking.base_url=https://...")
+        return self
+
+
+class LauncherSpec(Strict):
+    """What starts the ranks, and how many a node gets (None: one a device)."""
+
+    name: Literal["local", "slurm"]
+    ranks_per_node: int | None = Field(None, ge=1)
+    partition: str | None = None
+    extra: tuple[str, ...] = ()  # options for the scheduler, verbatim
+
+
+class RunSpec(Strict):
+    """One run. `digest` names what decides its numbers; where it runs and what watches it are left out."""
+
+    format: int = FORMAT
+    recipe: str
+    factory: Factory
+    hardware: Hardware
+    parallelism: ParallelSpec
+    model: ModelSpec
+    data: DataSpec
+    optimizer: OptimizerSpec
+    train: TrainSpec
+    storage: StorageSpec
+    tracking: TrackingSpec
+    launcher: LauncherSpec
+    nodes: int = Field(1, ge=1)
+    time: str | None = None
+    account: str | None = None
+    seed: int = Field(0, ge=0)
+    run_dir: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits of what decides the numbers, and of the strategy, so that each has its folder."""
+        return _digest(self.identity() | {"parallelism": self.parallelism.model_dump(mode="json")})
+
+    def identity(self) -> dict[str, object]:
+        """What may not change between a checkpoint and its resumption, as JSON values by dotted section."""
+        data = self.data.model_dump(mode="json", exclude={"cache_dir", "workers"})
+        train = self.train.model_dump(mode="json", exclude={"micro_batch", "evaluate_every", "evaluate_batches", "measure_matmul"})
+        return {
+            "model": self.model.model_dump(mode="json"),
+            "data": data,
+            "optimizer": self.optimizer.model_dump(mode="json"),
+            "train": train,
+            "seed": self.seed,
+        }
+
+    @property
+    def run_folder(self) -> str:
+        return self.run_dir or f"runs/{self.recipe}/{self.digest}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

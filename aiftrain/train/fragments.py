@@ -1,0 +1,145 @@
+"""The state of training as fragments of named parameters, whatever DeepSpeed has made of them.
+
+Every ZeRO stage keeps weights and optimizer state in its own way: whole (0), as slices of flat groups
+(1, 2), or as slices of each parameter (3). Here all of them become the same thing: this rank's contiguous
+piece of a flattened parameter, with views of the tensors that hold it. Saving reads the views, resuming
+writes them, and a checkpoint does not know which stage wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+STATES = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class LiveFragment:
+    """`views[state]` is the 1-D tensor that holds elements [start, start + len) of parameter `name`, flattened."""
+
+    name: str
+    start: int
+    views: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return self.views["weight"].numel()
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Elements [start, start+count) of a parameter lie at [offset, offset+count) of `master`, a flat fp32 tensor."""
+
+    name: str
+    start: int
+    count: int
+    master: Tensor
+    offset: int
+
+
+def live_fragments(engine: Any) -> Iterator[LiveFragment]:
+    """The pieces that this rank's optimizer owns. Together the ranks' pieces cover every parameter.
+
+    Optimizer states that do not exist yet (before the first step) are made, as zeros.
+    """
+    states = _optimizer_states(engine)
+    for slot in _slots(engine):
+        state = _filled(states, slot.master)
+        flat = {"weight": slot.master.data} | {key: state[key] for key in STATES}
+        views = {key: tensor.view(-1).narrow(0, slot.offset, slot.count) for key, tensor in flat.items()}
+        yield LiveFragment(slot.name, slot.start, views)
+
+
+def owned_part(fragment: LiveFragment, rank: int, world_size: int) -> LiveFragment:
+    """This rank's share of a fragment that every rank holds alike (ZeRO stage 0)."""
+    begin, end = (len(fragment) * r // world_size for r in (rank, rank + 1))
+    views = {key: view[begin:end] for key, view in fragment.views.items()}
+    return LiveFragment(fragment.name, fragment.start + begin, views)
+
+
+def optimizer_step_count(engine: Any) -> int:
+    """How many steps the optimizer has taken, by its own count (for the bias correction of Adam)."""
+    counts = {int(state["step"]) for state in _optimizer_states(engine).values() if "step" in state}
+    return max(counts, default=0)
+
+
+def set_optimizer_step_count(engine: Any, count: int) -> None:
+    for state in _optimizer_states(engine).values():
+        state["step"].fill_(count)
+
+
+@torch.no_grad()
+def publish_weights(engine: Any) -> None:
+    """After the fp32 weights were written: bring the weights that the forward pass uses into line with them.
+
+    The calls are those that each DeepSpeed optimizer makes at the end of its own step.
+    """
+    zero: Any = engine.optimizer
+    stage = engine.zero_optimization_stage()
+    if stage in (1, 2):
+        zero.update_lp_params()
+    elif stage == 3:
+        zero._partition_all_parameters()
+        for group in range(len(zero.fp32_partitioned_groups_flat)):
+            zero._reassign_or_swap_out_partitioned_parameters(group)
+        if zero.persistent_parameters:
+            zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
+
+
+def _optimizer_states(engine: Any) -> dict[Tensor, dict[str, Tensor]]:
+    optimizer = engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
+    states: dict[Tensor, dict[str, Tensor]] = optimizer.state
+    return states
+
+
+def _filled(states: dict[Tensor, dict[str, Tensor]], master: Tensor) -> dict[str, Tensor]:
+    state = states[master]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32)
+        for key in STATES:
+            state[key] = torch.zeros_like(master.data)
+    return state
+
+
+def _slots(engine: Any) -> Iterator[_Slot]:
+    slots_of_stage = {0: _whole_slots, 1: _flat_group_slots, 2: _flat_group_slots, 3: _partition_slots}
+    parameters = dict(engine.module.named_parameters())
+    return slots_of_stage[engine.zero_optimization_stage()](engine, parameters)
+
+
+def _whole_slots(_: Any, parameters: dict[str, nn.Parameter]) -> Iterator[_Slot]:
+    for name, parameter in parameters.items():
+        yield _Slot(name, 0, parameter.numel(), parameter, 0)
+
+
+def _flat_group_slots(engine: Any, parameters: dict[str, nn.Parameter]) -> Iterator[_Slot]:
+    """ZeRO 1 and 2: DeepSpeed links each parameter that reaches into this rank's slice of the flat group."""
+    masters = _flat_masters(engine.optimizer)
+    for name, parameter in parameters.items():
+        link: Any = getattr(parameter, "_hp_mapping", None)
+        if link is not None:
+            here, there = link.lp_fragment_address, link.hp_fragment_address
+            yield _Slot(name, here.start, here.numel, masters[link.param_group_index], there.start)
+
+
+def _flat_masters(zero: Any) -> list[Tensor]:
+    """This rank's flat fp32 slice of each group; bf16 with fp32 accumulation has an optimizer class of its own."""
+    masters: list[Tensor] = getattr(zero, "single_partition_of_fp32_groups", None) or zero.fp32_groups_flat_partition
+    return masters
+
+
+def _partition_slots(engine: Any, parameters: dict[str, nn.Parameter]) -> Iterator[_Slot]:
+    """ZeRO 3: each parameter is cut into equal parts, the last one padded."""
+    zero: Any = engine.optimizer
+    for name, parameter in parameters.items():
+        whole: Any = parameter
+        part = whole.ds_tensor.ds_numel
+        start = part * zero._get_param_partition_rank(whole)
+        count = min(part, whole.ds_numel - start)
+        if count > 0:
+            group, offset, _ = zero.grad_position[zero.get_param_id(whole)]
+            yield _Slot(name, start, count, zero.fp32_partitioned_groups_flat[group], offset)

@@ -1,0 +1,61 @@
+"""This rank as a process: its log file, the signals that ask it to stop, and the notes it leaves for the launcher."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.rank import Rank
+
+
+class StopRequest:
+    """Remembers a signal that asks the run to save and leave. A handler only sets the flag; the loop looks once a step."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+
+    def listen(self) -> None:
+        """Take over the signals; to be called before the slow imports, so that an early signal is not lost."""
+        for number in self.SIGNALS:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.signal = signal.Signals(number).name
+
+
+class RankProcess:
+    """The files of one rank in one attempt: rank-00000.log, .start.json and .exit.json."""
+
+    def __init__(self, folder: RunFolder, attempt: int, rank: Rank) -> None:
+        self.rank = rank
+        self._stem = folder.attempt_logs(attempt) / f"rank-{rank.rank:05d}"
+
+    def begin(self) -> None:
+        """Send everything this process prints to its log, native libraries too, and say that it lives."""
+        self._stem.parent.mkdir(parents=True, exist_ok=True)
+        log = os.open(self._file("log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log, stream.fileno())
+        os.close(log)
+        self._write("start.json", {"pid": os.getpid()})
+
+    def end(self, exit_code: int, message: str) -> None:
+        """Say how this rank ended; the launcher takes a rank that has not said so for killed."""
+        self._write("exit.json", {"exit_code": exit_code, "message": message})
+
+    def _file(self, ending: str) -> Path:
+        return self._stem.with_name(f"{self._stem.name}.{ending}")
+
+    def _write(self, ending: str, fields: dict[str, object]) -> None:
+        record = {"rank": self.rank.rank, "host": socket.gethostname(), "time": time.time()} | fields
+        self._file(ending).write_text(json.dumps(record) + "\n", encoding="utf-8")

@@ -1,0 +1,89 @@
+"""How the ranks of a run find each other, and agree."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+from aiftrain.errors import UserError
+from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.machine import Hardware
+from aiftrain.run.rank import Rank
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=10)  # a collective that waits longer has lost a rank
+
+
+def meet(rank: Rank, layout: ParallelLayout, hardware: Hardware) -> torch.device:
+    """Join the process group and give the device that this rank owns.
+
+    Raises UserError where the world that came up is not the planned one, before anything is allocated.
+    """
+    if rank.world_size != layout.world_size:
+        raise UserError(
+            f"the plan is for {layout.world_size} ranks ({layout.nodes} nodes of {layout.ranks_per_node}), "
+            f"but {rank.launcher} started {rank.world_size}: start {layout.world_size}, or plan for {rank.world_size}"
+        )
+    device = _device(rank, hardware)
+    _complete_environment(rank)
+    # An extension for inference that DeepSpeed would compile at every first start on a CPU: a machine without a
+    # compiler fails there, and a start killed meanwhile leaves a lock that all later ones wait for.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(
+        dist_backend="gloo" if hardware.is_cpu else "nccl",
+        auto_mpi_discovery=False,
+        verbose=False,
+        timeout=TIMEOUT,
+    )
+    return device
+
+
+def part() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def agree(values: list[float], device: torch.device) -> list[float]:
+    """The sum of every rank's values, the same on all ranks."""
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return [float(value) for value in tensor]
+
+
+def gather(value: T) -> list[T]:
+    """Every rank's value, in order of rank, on all ranks."""
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def _device(rank: Rank, hardware: Hardware) -> torch.device:
+    if hardware.is_cpu:
+        return torch.device("cpu")
+    visible = torch.cuda.device_count()
+    if visible == 0:
+        raise UserError(f"the run is for {hardware.name}, but torch sees no GPU on {socket.gethostname()}")
+    device = torch.device("cuda", rank.local_rank % visible)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _complete_environment(rank: Rank) -> None:
+    """DeepSpeed and torch read these names, whoever the launcher is."""
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29500")
+    os.environ |= {
+        "RANK": str(rank.rank),
+        "WORLD_SIZE": str(rank.world_size),
+        "LOCAL_RANK": str(rank.local_rank),
+        "LOCAL_WORLD_SIZE": str(rank.local_size),
+    }
+

@@ -1,0 +1,84 @@
+"""Continue a prompt with a run's newest weights: a look at what it has learned, not a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.data.prepare import PreparedCorpus
+from aiftrain.data.tokenizer import load_tokenizer
+from aiftrain.errors import UserError
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.spec import RunSpec
+from aiftrain.train.model import Decoder
+
+
+def sample(
+    folder: RunFolder,
+    prompt: str,
+    *,
+    tokens: int = 64,
+    temperature: float = 0.8,
+    top_k: int = 50,
+    seed: int = 0,
+    step: int | None = None,
+) -> str:
+    """The text that follows `prompt`, at most `tokens` tokens of it, ended early where the model ends the document.
+
+    Temperature 0 takes the likeliest token each time. UserError where the run has no checkpoint (of `step`).
+    """
+    spec = folder.read_spec()
+    tokenizer = load_tokenizer(Path(_tokenizer_path(folder)))
+    model = load_model(spec, _checkpoint(spec, folder, step))
+    ids = tokenizer.encode(prompt) or [tokenizer.eos_id]
+    generator = torch.Generator().manual_seed(seed)
+    new: list[int] = []
+    for _ in range(tokens):
+        context = torch.tensor([(ids + new)[-spec.train.sequence_length :]])
+        with torch.no_grad():
+            logits = model(context)
+        token = _choose(logits[0, -1], temperature, top_k, generator)
+        if token == tokenizer.eos_id:
+            break
+        new.append(token)
+    return tokenizer.decode(new)
+
+
+def load_model(spec: RunSpec, checkpoint: Checkpoint) -> Decoder:
+    """The model in fp32 on the CPU, with the weights of a checkpoint."""
+    model = Decoder(spec.model, sequence_length=spec.train.sequence_length).eval()
+    reader = checkpoint.reader()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            values = reader.read(name, "weight", 0, parameter.numel())
+            parameter.copy_(torch.from_numpy(values).view_as(parameter))
+    return model
+
+
+def _choose(logits: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
+    if temperature <= 0:
+        return int(logits.argmax())
+    best, indices = logits.topk(min(top_k, len(logits)))
+    chances = torch.softmax(best / temperature, dim=-1)
+    return int(indices[torch.multinomial(chances, 1, generator=generator)])
+
+
+def _checkpoint(spec: RunSpec, folder: RunFolder, step: int | None) -> Checkpoint:
+    catalog = Catalog(Path(spec.storage.path) if spec.storage.path else folder.checkpoints)
+    entry = catalog.latest() if step is None else catalog.read(step)
+    if entry is None:
+        there = ", ".join(str(entry.step) for entry in catalog.entries()) or "none"
+        wanted = "" if step is None else f" of step {step}"
+        raise UserError(f"{catalog.folder} has no complete checkpoint{wanted}; complete steps: {there}")
+    return entry
+
+
+def _tokenizer_path(folder: RunFolder) -> str:
+    if not folder.data_json.is_file():
+        raise UserError(f"{folder.path} has no data.json, which names its tokenizer: has the run been started?")
+    document = json.loads(folder.data_json.read_text(encoding="utf-8"))
+    return PreparedCorpus.model_validate(document).tokenizer.path

@@ -1,0 +1,80 @@
+"""From a run folder to a trainer that is ready to go: everything that a rank does before its first step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.data.batches import Batches
+from aiftrain.data.prepare import PreparedCorpus
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.layout import Execution
+from aiftrain.run.lock import RunLock
+from aiftrain.run.rank import Rank
+from aiftrain.run.spec import RunSpec
+from aiftrain.train.engine import Engine
+from aiftrain.train.loop import Trainer
+from aiftrain.train.measure import matmul_flops
+from aiftrain.train.process import StopRequest
+from aiftrain.train.randomness import seed_everything
+from aiftrain.train.rendezvous import agree, meet
+from aiftrain.train.snapshot import Checkpoints, TrainState
+from aiftrain.train.tracking import Tracker
+
+
+def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tuple[Trainer, TrainState]:
+    """Meet the other ranks, build the engine, resume. Gives the trainer and where it begins."""
+    spec = folder.read_spec()
+    execution = Execution.model_validate(json.loads(folder.plan_json.read_text(encoding="utf-8"))["execution"])
+    corpus = PreparedCorpus.model_validate_json(folder.data_json.read_text(encoding="utf-8"))
+    lock = RunLock(folder.lock)
+    if rank.rank == 0:
+        lock.acquire()
+    device = meet(rank, execution.layout, spec.hardware)
+    seed_everything(spec.seed, rank.rank, spec.train.deterministic)
+    tracker = Tracker(folder, spec, rank, attempt)
+    measured = _matmul_flops(spec, execution, device)
+    tracker.event(
+        "start",
+        world_size=rank.world_size,
+        precision=execution.precision,
+        matmul_tflops=measured and measured / 1e12,
+        parameters=spec.model.parameters,
+    )
+    engine = Engine(spec, execution, folder, device)
+    catalog = Catalog(Path(spec.storage.path) if spec.storage.path else folder.checkpoints)
+    checkpoints = Checkpoints(spec, catalog, rank, tracker)
+    trainer = Trainer(
+        spec=spec,
+        layout=execution.layout,
+        rank=rank,
+        device=device,
+        engine=engine,
+        batches=_batches(spec, corpus),
+        checkpoints=checkpoints,
+        tracker=tracker,
+        stop=stop,
+        matmul_flops=measured,
+        lock=lock,
+    )
+    return trainer, checkpoints.resume(engine)
+
+
+def _matmul_flops(spec: RunSpec, execution: Execution, device: torch.device) -> float | None:
+    """Of all ranks together, all at once: ranks of one node share its memory and its power."""
+    if not spec.train.measure_matmul:
+        return None
+    return agree([matmul_flops(device, execution.precision)], device)[0]
+
+
+def _batches(spec: RunSpec, corpus: PreparedCorpus) -> Batches:
+    return Batches(
+        corpus,
+        sequence_length=spec.train.sequence_length,
+        global_batch=spec.train.global_batch,
+        seed=spec.seed,
+        document_mask=spec.data.document_mask,
+    )

@@ -1,0 +1,88 @@
+"""What a run tells the world: metrics.jsonl and events.jsonl, which are the truth, and wandb, a copy.
+
+Only rank 0 writes; on other ranks every call does nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from aiftrain.errors import UserError
+from aiftrain.run.folder import RunFolder, append_line
+from aiftrain.run.rank import Rank
+from aiftrain.run.spec import RunSpec
+
+# wandb: keep to the run; no code, no machine facts, no error reports to the vendor.
+_WANDB_QUIET = {
+    "console": "off",
+    "disable_code": True,
+    "disable_git": True,
+    "save_code": False,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_disable_machine_info": True,
+}
+
+
+class Tracker:
+    """Writes one attempt's records. `log` takes a step's numbers, `event` what happens now and then."""
+
+    def __init__(self, folder: RunFolder, spec: RunSpec, rank: Rank, attempt: int) -> None:
+        self.folder = folder
+        self.attempt = attempt
+        self._writes = rank.rank == 0
+        self._wandb: Any = _start_wandb(folder, spec) if self._writes and spec.tracking.wandb != "off" else None
+
+    def log(self, step: int, **values: Any) -> None:
+        """A record of metrics.jsonl for the state after `step` steps."""
+        if not self._writes:
+            return
+        append_line(self.folder.metrics, {"step": step, "attempt": self.attempt, "time": time.time()} | values)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+        print(_line(step, values), flush=True)
+
+    def event(self, name: str, **fields: Any) -> None:
+        """A record of events.jsonl."""
+        if not self._writes:
+            return
+        append_line(self.folder.events, {"time": time.time(), "attempt": self.attempt, "event": name} | fields)
+        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()), flush=True)
+
+    def close(self) -> None:
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _start_wandb(folder: RunFolder, spec: RunSpec) -> Any:
+    """A wandb run that writes into the run folder and, unless the spec names a server, sends nothing."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError("tracking with wandb needs the package wandb: install aiftrain[train], or tracking=none") from error
+    folder.wandb.mkdir(exist_ok=True)
+    settings = dict(_WANDB_QUIET)
+    if spec.tracking.base_url:
+        settings["base_url"] = spec.tracking.base_url
+    return wandb.init(
+        project=spec.tracking.project,
+        name=f"{spec.recipe}-{spec.digest}",
+        id=spec.digest,
+        resume="allow" if spec.tracking.wandb == "online" else None,
+        mode=spec.tracking.wandb,
+        dir=str(folder.path),
+        config=spec.model_dump(mode="json", exclude={"account"}),
+        settings=wandb.Settings(**settings),
+    )
+
+
+def _line(step: int, values: dict[str, Any]) -> str:
+    shown = (f"{key} {_short(value)}" for key, value in values.items() if key != "sources")
+    return f"step {step}: " + ", ".join(shown)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_short(item)}" for key, item in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

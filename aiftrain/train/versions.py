@@ -1,0 +1,19 @@
+"""Which libraries made a checkpoint."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+LIBRARIES = ("aiftrain", "torch", "deepspeed", "numpy", "tokenizers")
+
+
+def library_versions() -> dict[str, str]:
+    """Library -> version; a library that is not installed as a package is left out."""
+    versions = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,51 @@
+"""Checkpoints to test with: small, of known content, written through the public interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.manifest import Manifest
+from aiftrain.checkpoint.shards import Fragment, shard_name, write_shard
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog(tmp_path / "checkpoints")
+
+
+@pytest.fixture
+def make_manifest() -> Callable[..., Manifest]:
+    """A manifest with plausible values; keyword arguments replace some."""
+
+    def make(**changes: Any) -> Manifest:
+        values: dict[str, Any] = {
+            "step": 7, "optimizer_step": 7, "tokens": 7 * 4096, "sources": {"de": 20_000, "fr": 8_672},
+            "time": 1.75e9, "attempt": 1, "world_size": 2, "run_digest": "0123456789ab",
+            "identity": {"model": {"hidden_size": 8, "norm_eps": 1e-5}, "seed": 0}, "versions": {"numpy": np.__version__},
+            "shapes": {}, "files": [],
+        }  # fmt: skip
+        return Manifest(**(values | changes))
+
+    return make
+
+
+@pytest.fixture
+def save(make_manifest: Callable[..., Manifest]) -> Callable[[Catalog, int], Checkpoint]:
+    """Saves a matrix of 6 x 5 that is `step` everywhere, cut in the middle of a row between two ranks."""
+
+    def save_step(catalog: Catalog, step: int) -> Checkpoint:
+        folder = catalog.begin(step)
+        matrix = np.full(30, step, np.float32)
+        files = [
+            write_shard(folder / shard_name(0), [Fragment("matrix", 0, {"weight": matrix[:13]})], {"seed": np.arange(3)}),
+            write_shard(folder / shard_name(1), [Fragment("matrix", 13, {"weight": matrix[13:]})], {}),
+        ]
+        return catalog.commit(make_manifest(step=step, shapes={"matrix": [6, 5]}, files=files))
+
+    return save_step

@@ -1,0 +1,74 @@
+"""What all tests share: a small run, its folder, and the switch that lets no test skip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.layout import Execution, ParallelLayout
+from aiftrain.run.spec import RunSpec
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With AIFTRAIN_NO_SKIP=1 a skipped test is a failed one: CI has every service that a test could miss."""
+    report = yield
+    if report.skipped and os.environ.get("AIFTRAIN_NO_SKIP") == "1":
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and AIFTRAIN_NO_SKIP=1 lets none: {report.longrepr}"
+    return report
+
+
+def small_spec(**changes: Any) -> RunSpec:
+    """A run that two CPU ranks finish in seconds; `changes` replace whole top-level keys."""
+    document: dict[str, Any] = {
+        "recipe": "small",
+        "factory": {"name": "local", "title": "This machine"},
+        "hardware": {"name": "cpu", "title": "A CPU node", "kind": "cpu", "bf16": False},
+        "parallelism": {"name": "zero1", "zero_stage": 1},
+        "model": {
+            "name": "small",
+            "vocab_size": 512,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_layers": 1,
+            "num_heads": 2,
+            "num_kv_heads": 1,
+        },
+        "data": {"name": "docs", "sources": {"en": {"kind": "python-docs"}}},
+        "optimizer": {"name": "adamw", "lr": 1e-3},
+        "train": {"steps": 20, "sequence_length": 32, "global_batch": 4},
+        "storage": {"name": "local", "save_every": 10},
+        "tracking": {"name": "none"},
+        "launcher": {"name": "local", "ranks_per_node": 2},
+    }
+    return RunSpec.model_validate(document | changes)
+
+
+def small_execution(ranks: int = 2) -> Execution:
+    """The layout of `small_spec` on `ranks` ranks of one node."""
+    layout = ParallelLayout(
+        nodes=1,
+        ranks_per_node=ranks,
+        world_size=ranks,
+        data_parallel=ranks,
+        zero_stage=1,
+        micro_batch=1,
+        accumulation=4 // ranks,
+    )
+    return Execution(layout=layout, precision="fp32")
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> RunFolder:
+    """A folder with the run.json of `small_spec`, in a path with a blank and a non-ASCII letter."""
+    folder = RunFolder(tmp_path / "ein läuf")
+    folder.write(folder.run_json, small_spec().model_dump_json())
+    return folder

@@ -1,0 +1,73 @@
+"""A rank without torch, for the tests of what starts and watches ranks: keeps to the run folder's rules.
+
+`python -m tests.launch.stand_in RUN_FOLDER`; RUN_FOLDER/behaviour.json says what each rank does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from aiftrain.run.folder import RunFolder, append_line
+
+RANK = int(os.environ["RANK"])
+ATTEMPT = int(os.environ["AIFTRAIN_ATTEMPT"])
+
+
+def main() -> None:
+    folder = RunFolder(sys.argv[1])
+    stem = folder.attempt_logs(ATTEMPT) / f"rank-{RANK:05d}"
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
+    note(stem, "start", pid=os.getpid())
+    behaviour = json.loads((folder.path / "behaviour.json").read_text())[str(RANK)]
+    match behaviour["does"]:
+        case "steps":
+            take_steps(folder, stem, behaviour, stop)
+        case "fail":
+            time.sleep(behaviour.get("after", 0.0))
+            leave(stem, behaviour["code"], behaviour["message"])
+        case "vanish":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "wait":
+            wait(stem, stop)
+
+
+def take_steps(folder: RunFolder, stem: Path, behaviour: dict[str, float], stop: list[int]) -> None:
+    for step in range(1, int(behaviour["steps"]) + 1):
+        if RANK == 0:
+            record = {"step": step, "attempt": ATTEMPT, "time": time.time(), "tokens": step * 128, "loss": 6.0 / step}
+            append_line(folder.metrics, record | {"grad_norm": 1.0, "lr": 1e-3, "tokens_per_s": 1000.0})
+        time.sleep(behaviour["seconds"])
+        if stop:
+            time.sleep(behaviour.get("save", 0.0))
+            (stem.parent / f"saved-{RANK}").touch()
+            leave(stem, 75, "")
+    leave(stem, 0, "")
+
+
+def wait(stem: Path, stop: list[int]) -> None:
+    """Hang, whatever anyone asks."""
+    while True:
+        time.sleep(0.1)
+        (stem.parent / f"asked-{RANK}-{len(stop)}").touch()
+
+
+def note(stem: Path, kind: str, **fields: object) -> None:
+    record = {"rank": RANK, "host": socket.gethostname(), "time": time.time()} | fields
+    Path(f"{stem}.{kind}.json").write_text(json.dumps(record))
+
+
+def leave(stem: Path, code: int, message: str) -> NoReturn:
+    Path(f"{stem}.log").write_text(f"first line\nTraceback of rank {RANK}\n{message}\n")
+    note(stem, "exit", exit_code=code, message=message)
+    sys.exit(code)
+
+
+main()

@@ -1,0 +1,220 @@
+"""job.sh: the header, the quoting, and what the script does when bash runs it with stand-ins for srun and scontrol."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiftrain.errors import UserError
+from aiftrain.launch.script import render
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.spec import RunSpec
+from aiftrain.shipped import launchers_dir
+from tests.conftest import small_execution, small_spec
+
+PYTHON = sys.executable
+TOOLS = f"{Path(PYTHON).parent}:{os.environ['PATH']}"  # with this environment's own shellcheck
+
+NASTY = ["two words", "it's", 'a "quote"', "semi;colon", "line\nbreak", "comma,comma", "größe", "$(touch hacked)", "-i"]
+
+# Everything that `sbatch --help` of Slurm 22.05 lists and that we write.
+KNOWN_TO_SLURM_22_05 = {
+    *("job-name", "output", "open-mode", "nodes", "ntasks-per-node", "cpus-per-task", "gpus-per-node"),
+    *("mem", "partition", "qos", "account", "time", "exclusive", "signal", "requeue", "no-requeue"),
+}
+LUMI = {
+    "name": "lumi",
+    "title": "LUMI-G",
+    "scheduler": "slurm",
+    "partition": "standard-g",
+    "partitions": {"standard-g": {"exclusive": True}, "dev-g": {"qos": "debug"}},
+    "gpu_request": ["--gpus-per-node=8"],
+    "memory": "480G",
+    "cpus_per_task": 7,
+    "cpu_bind": "mask_cpu:0xfe000000000000,0xfe00000000000000",
+    "srun_flags": ["--mpi=pmi2"],
+    "env": {"NCCL_SOCKET_IFNAME": "hsn0,hsn1,hsn2,hsn3"},
+    "container": {"runtime": "singularity", "image": "/images/multi torch.sif", "binds": ["/pfs", "/scratch"]},
+    "requeue_on_node_failure": True,
+}
+MI250X = {"name": "mi250x", "title": "MI250X", "kind": "rocm", "devices_per_node": 8}
+
+
+def lumi_spec(factory: dict[str, Any] | None = None, **changes: Any) -> RunSpec:
+    whole: dict[str, Any] = {
+        "factory": LUMI | (factory or {}),
+        "hardware": MI250X,
+        "launcher": {"name": "slurm"},
+        "nodes": 2,
+        "account": "project_1",
+        "time": "1-00:00:00",
+    }
+    return small_spec(**(whole | changes))
+
+
+def layout(spec: RunSpec) -> ParallelLayout:
+    per_node = spec.launcher.ranks_per_node or spec.hardware.devices_per_node
+    world = spec.nodes * per_node
+    known = small_execution().layout.model_dump() | {"nodes": spec.nodes, "ranks_per_node": per_node}
+    return ParallelLayout.model_validate(known | {"world_size": world, "data_parallel": world})
+
+
+def header(script: str) -> list[str]:
+    return [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH ")]
+
+
+def stub(folder: Path, name: str, body: str) -> None:
+    file = folder / name
+    file.write_text(f"#!{PYTHON}\nimport json, os, sys\n{body}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+def execute(script: str, tmp_path: Path, name: str = "srun") -> dict[str, Any]:
+    """Run job.sh under bash with `name` and scontrol replaced by programs that write down what they were given."""
+    bin_folder, record = tmp_path / "bin", tmp_path / "record.json"
+    bin_folder.mkdir(exist_ok=True)
+    stub(bin_folder, name, f"json.dump([sys.argv[1:], dict(os.environ), os.getcwd()], open({str(record)!r}, 'w'))")
+    stub(bin_folder, "scontrol", "assert sys.argv[1:3] == ['show', 'hostnames']; print('nid5\\nnid6')")
+    (tmp_path / "job.sh").write_text(script)
+    given = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "nid[5-6]"}
+    subprocess.run(["bash", "job.sh"], cwd=tmp_path, env=given, check=True)
+    arguments, environment, folder = json.loads(record.read_text())
+    return {"arguments": arguments, "environment": environment, "folder": folder}
+
+
+def test_lumi_gets_its_header(run_folder: RunFolder) -> None:
+    spec = lumi_spec()
+    lines = header(render(spec, layout(spec), run_folder))
+    assert lines == [
+        "--job-name=aiftrain-small",
+        "--output=slurm-%j.out",
+        "--open-mode=append",
+        "--nodes=2",
+        "--ntasks-per-node=8",
+        "--cpus-per-task=7",
+        "--gpus-per-node=8",
+        "--mem=480G",
+        "--partition=standard-g",
+        "--account=project_1",
+        "--time=1-00:00:00",
+        "--signal=TERM@300",
+        "--requeue",
+    ]
+    assert {line.removeprefix("--").split("=")[0] for line in lines} <= KNOWN_TO_SLURM_22_05
+
+
+def test_a_shared_partition_is_taken_whole_for_core_masks(run_folder: RunFolder) -> None:
+    spec = lumi_spec(launcher={"name": "slurm", "partition": "dev-g"})
+    lines = header(render(spec, layout(spec), run_folder))
+    assert "--exclusive" in lines and "--qos=debug" in lines
+
+
+def test_one_rank_a_node_gets_all_cores_and_no_masks(run_folder: RunFolder, tmp_path: Path) -> None:
+    spec = lumi_spec(launcher={"name": "slurm", "ranks_per_node": 1})
+    script = render(spec, layout(spec), run_folder)
+    assert "--cpus-per-task=56" in header(script)
+    assert not any(word.startswith("--cpu-bind") for word in execute(script, tmp_path)["arguments"])
+
+
+def test_the_step_that_lumi_runs(run_folder: RunFolder, tmp_path: Path) -> None:
+    spec = lumi_spec()
+    ran = execute(render(spec, layout(spec), run_folder), tmp_path)
+    image = ran["arguments"].index("/images/multi torch.sif")
+    assert ran["arguments"][:6] == [
+        "--kill-on-bad-exit=1",
+        "--cpus-per-task=7",
+        "--cpu-bind=mask_cpu:0xfe000000000000,0xfe00000000000000",
+        "--mpi=pmi2",
+        "singularity",
+        "exec",
+    ]
+    assert {"--bind=/pfs", "--bind=/scratch", f"--bind={run_folder.path}"} <= set(ran["arguments"][6:image])
+    assert ran["arguments"][image + 1 :] == ["python3", "-m", "aiftrain.train", str(run_folder.path)]
+    assert ran["folder"] == str(Path.cwd())
+    environment = ran["environment"]
+    assert environment["NCCL_SOCKET_IFNAME"] == "hsn0,hsn1,hsn2,hsn3"
+    assert (environment["MASTER_ADDR"], environment["MASTER_PORT"]) == ("nid5", "14711")
+    assert environment["HF_HUB_OFFLINE"] == "1" and environment["WANDB_MODE"] == "disabled"
+    assert environment["OMP_NUM_THREADS"] == "7"
+
+
+def test_each_start_is_an_attempt_of_its_own(run_folder: RunFolder, tmp_path: Path) -> None:
+    spec = lumi_spec()
+    script = render(spec, layout(spec), run_folder)
+    numbers = [execute(script, tmp_path)["environment"]["AIFTRAIN_ATTEMPT"] for _ in range(2)]
+    run_folder.attempt_logs(9).mkdir()
+    numbers.append(execute(script, tmp_path)["environment"]["AIFTRAIN_ATTEMPT"])
+    assert numbers == ["1", "2", "10"]
+    assert run_folder.last_attempt() == 10
+
+
+@pytest.mark.parametrize("name", NASTY)
+@pytest.mark.parametrize("launcher", ["slurm", "local"])
+def test_nasty_names_survive(name: str, launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / f"cwd {name}"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    folder = RunFolder(tmp_path / name)
+    factory = {"container": None, "env": {"SITE": name}, "srun_flags": [f"--comment={name}"]}
+    spec = lumi_spec(factory, recipe=name, launcher={"name": launcher}, nodes=1)
+    if launcher == "local":  # the stub takes the place of Python
+        monkeypatch.setattr(sys, "executable", "torchrun-stub")
+    ran = execute(render(spec, layout(spec), folder), tmp_path, "srun" if launcher == "slurm" else "torchrun-stub")
+    assert ran["arguments"][-2:] == ["aiftrain.train", str(folder.path)]
+    assert ran["environment"]["SITE"] == name
+    assert ran["folder"] == str(here)
+    assert folder.last_attempt() == 1
+    assert launcher == "local" or f"--comment={name}" in ran["arguments"]
+    assert not list(tmp_path.rglob("hacked"))
+
+
+def test_an_account_that_no_header_can_hold_is_refused(run_folder: RunFolder) -> None:
+    spec = lumi_spec(account="a\nb")
+    with pytest.raises(UserError, match="line break"):
+        render(spec, layout(spec), run_folder)
+
+
+def test_a_folder_that_no_container_can_bind_is_refused(tmp_path: Path) -> None:
+    spec = lumi_spec()
+    with pytest.raises(UserError, match="comma or a colon"):
+        render(spec, layout(spec), RunFolder(tmp_path / "a,b"))
+
+
+def test_a_container_without_an_image_is_refused(run_folder: RunFolder) -> None:
+    spec = lumi_spec({"container": {"runtime": "singularity"}})
+    with pytest.raises(UserError, match=r"factory\.container\.image"):
+        render(spec, layout(spec), run_folder)
+
+
+def test_enroot_goes_through_options_of_srun(run_folder: RunFolder, tmp_path: Path) -> None:
+    spec = lumi_spec({"container": {"runtime": "enroot", "image": "/i.sqsh", "binds": ["/data"]}})
+    arguments = execute(render(spec, layout(spec), run_folder), tmp_path)["arguments"]
+    mounts = next(word for word in arguments if word.startswith("--container-mounts="))
+    assert "--container-image=/i.sqsh" in arguments
+    assert f"/data:/data,{run_folder.path}:{run_folder.path}" in mounts
+
+
+@pytest.mark.skipif(shutil.which("shellcheck", path=TOOLS) is None, reason="apt-get install shellcheck")
+@pytest.mark.parametrize("launcher", ["slurm", "local"])
+def test_scripts_are_shellcheck_clean(launcher: str, run_folder: RunFolder, tmp_path: Path) -> None:
+    spec = lumi_spec(launcher={"name": launcher})
+    file = tmp_path / "job.sh"
+    file.write_text(render(spec, layout(spec), run_folder))
+    checked = subprocess.run(["shellcheck", file], capture_output=True, text=True, env={"PATH": TOOLS})
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("body", sorted(launchers_dir().glob("*.sh")), ids=lambda file: file.name)
+def test_bodies_are_short_and_read_our_variables_only(body: Path) -> None:
+    text = body.read_text()
+    assert 10 <= len(text.splitlines()) <= 20
+    subprocess.run(["bash", "-n", body], check=True)

@@ -1,0 +1,46 @@
+"""Starts ranks in a fraction of a second: this process imports torch and DeepSpeed once, and forks a rank when asked.
+
+A rank is otherwise what a launcher starts: a process with torchrun's variables that runs `aiftrain.train`'s main.
+Requests come as JSON lines {"folder", "world", "attempt", "port", "env"}, answers are the process ids; a line
+{"wait": [pid, ...]} is answered with the exit codes (negative: the signal).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import aiftrain.train.start  # noqa: F401  (what the forked ranks need is loaded here, once)
+from aiftrain.train.__main__ import main
+
+
+def start(request: dict[str, Any]) -> list[int]:
+    return [_fork(request, rank) for rank in range(request["world"])]
+
+
+def _fork(request: dict[str, Any], rank: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    world = str(request["world"])
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": world, "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": world}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(request["port"])}
+    os.environ |= {"AIFTRAIN_ATTEMPT": str(request["attempt"])} | request["env"]
+    code = 1
+    try:
+        code = main([request["folder"]])
+    finally:
+        os._exit(code)
+
+
+def wait(pids: list[int]) -> list[int]:
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+if __name__ == "__main__":
+    replies = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        message = json.loads(line)
+        print(json.dumps(wait(message["wait"]) if "wait" in message else start(message)), file=replies, flush=True)

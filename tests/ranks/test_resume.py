@@ -1,0 +1,126 @@
+"""Straight through against killed and resumed, to the last bit, for every ZeRO stage; and what else a restart may meet."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.run.folder import RunFolder
+from tests.ranks.conftest import Nursery, events, losses
+
+pytestmark = pytest.mark.ranks
+NewRun = Callable[..., RunFolder]
+
+
+def weights(folder: RunFolder) -> dict[str, np.ndarray]:
+    """Every state of every parameter in the newest checkpoint, whole."""
+    entry = Catalog(folder.checkpoints).latest()
+    assert entry is not None
+    reader = entry.reader()
+    sizes = {name: int(np.prod(shape)) for name, shape in reader.shapes.items()}
+    states = ("weight", "exp_avg", "exp_avg_sq")
+    return {f"{s}/{name}": reader.read(name, s, 0, size) for name, size in sizes.items() for s in states}
+
+
+def assert_same(one: RunFolder, other: RunFolder) -> None:
+    assert losses(one) == losses(other)
+    assert losses(one, "grad_norm") == losses(other, "grad_norm")
+    assert losses(one, "validation") == losses(other, "validation")
+    assert losses(one, "sources") == losses(other, "sources")
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if not np.array_equal(ours[name], theirs[name])]
+    assert different == []
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2", "zero3"])
+def test_killed_and_resumed_equals_straight_to_the_last_bit(nursery: Nursery, new_run: NewRun, strategy: str) -> None:
+    options = (f"parallelism={strategy}", "storage.save_every=10")
+    straight, broken = new_run(*options), new_run(*options)
+    assert nursery.start(straight, 2).wait() == [0, 0]
+    ranks = nursery.start(broken, 2)
+    ranks.until(lambda: 13 in losses(broken))
+    ranks.kill()
+    assert max(losses(broken)) < 20
+    resumed = nursery.start(broken, 2)
+    assert resumed.wait() == [0, 0], resumed.log()
+    assert [event["step"] for event in events(broken, "resume")] == [10]
+    assert_same(straight, broken)
+
+
+def test_bf16_resumes_to_the_last_bit(nursery: Nursery, new_run: NewRun) -> None:
+    options = ("parallelism=zero1", "train.precision=bf16", "train.steps=6", "storage.save_every=3")
+    straight, broken = new_run(*options), new_run(*options)
+    assert nursery.start(straight, 2).wait() == [0, 0]
+    ranks = nursery.start(broken, 2)
+    ranks.until(lambda: 4 in losses(broken))
+    ranks.kill()
+    assert nursery.start(broken, 2).wait() == [0, 0]
+    assert_same(straight, broken)
+
+
+def test_sigterm_saves_and_leaves_with_75(nursery: Nursery, new_run: NewRun) -> None:
+    straight, stopped = new_run(), new_run()
+    assert nursery.start(straight, 2).wait() == [0, 0]
+    ranks = nursery.start(stopped, 2)
+    ranks.until(lambda: 6 in losses(stopped))
+    ranks.signal(signal.SIGTERM)
+    assert ranks.wait() == [75, 75]
+    entry = Catalog(stopped.checkpoints).latest()
+    assert entry is not None
+    assert entry.step == max(losses(stopped)) < 20
+    assert nursery.start(stopped, 2).wait() == [0, 0]
+    assert_same(straight, stopped)
+
+
+def test_one_signalled_rank_stops_all(nursery: Nursery, new_run: NewRun) -> None:
+    folder = new_run()
+    ranks = nursery.start(folder, 2)
+    ranks.until(lambda: 3 in losses(folder))
+    ranks.pids, other = ranks.pids[1:], ranks.pids[:1]
+    ranks.signal(signal.SIGTERM)
+    assert ranks.wait() + nursery.ask({"wait": other}) == [75, 75]
+
+
+def test_another_number_of_ranks_and_another_strategy_go_on(nursery: Nursery, new_run: NewRun) -> None:
+    straight = new_run("parallelism=zero1", "storage.keep_last=10")
+    assert nursery.start(straight, 2).wait() == [0, 0]
+    for strategy, ranks in [("zero3", 2), ("ddp", 1), ("zero2", 4)]:
+        moved = new_run(f"parallelism={strategy}", ranks=ranks)
+        shutil.copytree(straight.checkpoints / "step-00000010", moved.checkpoints / "step-00000010")
+        assert nursery.start(moved, ranks).wait() == [0] * ranks
+        here, there = losses(straight), losses(moved)
+        assert set(there) == set(range(11, 21))
+        assert max(abs(there[step] - here[step]) / here[step] for step in there) < 1e-5
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_kept_aside(nursery: Nursery, new_run: NewRun) -> None:
+    folder = new_run("train.steps=10")
+    assert nursery.start(folder, 2).wait() == [0, 0]
+    before = losses(folder)
+    shard = folder.checkpoints / "step-00000010" / "rank-00001.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert nursery.start(folder, 2).wait() == [0, 0]
+    (damaged,) = events(folder, "damaged")
+    assert damaged["step"] == 10 and "rank-00001.safetensors" in damaged["message"]
+    assert [event["step"] for event in events(folder, "resume")] == [5]
+    assert losses(folder) == before
+    assert (folder.checkpoints / "damaged-step-00000010").is_dir()
+
+
+def test_a_checkpoint_of_another_model_is_refused(nursery: Nursery, new_run: NewRun) -> None:
+    small = new_run("train.steps=5")
+    assert nursery.start(small, 2).wait() == [0, 0]
+    other = new_run("train.steps=5", "model.num_layers=1")
+    shutil.copytree(small.checkpoints, other.checkpoints)
+    ranks = nursery.start(other, 2)
+    assert set(ranks.wait()) == {2}
+    assert "another model" in ranks.message()
+    assert (other.checkpoints / "step-00000005" / "manifest.json").is_file()

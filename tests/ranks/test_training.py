@@ -1,0 +1,92 @@
+"""Ranks at work: strategies agree with one rank, the loss falls, wrong worlds and broken disks are refused."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+
+import pytest
+
+from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.run.folder import RunFolder
+from tests.ranks.conftest import Nursery, events, losses
+
+pytestmark = pytest.mark.ranks
+NewRun = Callable[..., RunFolder]
+
+
+@pytest.fixture(scope="module")
+def alone(nursery: Nursery, new_run: NewRun) -> RunFolder:
+    """One rank, no ZeRO: what every other layout must equal."""
+    folder = new_run("parallelism=ddp", ranks=1)
+    assert nursery.start(folder, 1).wait() == [0]
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("strategy", "ranks", "micro_batch"), [("ddp", 2, 4), ("zero1", 2, 2), ("zero2", 4, 1), ("zero3", 2, 1), ("zero3", 4, 2)]
+)
+def test_every_layout_trains_like_one_rank(
+    nursery: Nursery, new_run: NewRun, alone: RunFolder, strategy: str, ranks: int, micro_batch: int
+) -> None:
+    folder = new_run(f"parallelism={strategy}", f"train.micro_batch={micro_batch}", ranks=ranks)
+    assert nursery.start(folder, ranks).wait() == [0] * ranks
+    ours, theirs = losses(folder), losses(alone)
+    assert set(ours) == set(theirs) == set(range(1, 21))
+    assert max(abs(ours[step] - theirs[step]) / theirs[step] for step in ours) < 1e-5
+    assert losses(folder, "sources") == losses(alone, "sources")
+    for step, validation in losses(alone, "validation").items():
+        assert losses(folder, "validation")[step] == pytest.approx(validation, rel=1e-4)
+
+
+def test_the_loss_falls_and_is_recorded(alone: RunFolder) -> None:
+    curve = losses(alone)
+    assert curve[20] < curve[1] - 0.3
+    assert losses(alone, "tokens")[20] == 20 * 8 * 32
+    assert sum(losses(alone, "sources")[20].values()) == 20 * 8 * 32
+    assert set(losses(alone, "validation")[20]) == {"de", "fr"}
+    assert [event["step"] for event in events(alone, "saved")] == [5, 10, 15, 20]
+    assert events(alone, "end")[-1]["exit_code"] == 0
+
+
+def test_bf16_follows_fp32(nursery: Nursery, new_run: NewRun, alone: RunFolder) -> None:
+    folder = new_run("parallelism=zero1", "train.precision=bf16")
+    assert nursery.start(folder, 2).wait() == [0, 0]
+    assert losses(folder)[20] == pytest.approx(losses(alone)[20], rel=0.02)
+
+
+def test_a_world_that_is_not_the_planned_one_is_refused(nursery: Nursery, new_run: NewRun) -> None:
+    folder = new_run(ranks=2)
+    ranks = nursery.start(folder, 1)
+    assert ranks.wait() == [2]
+    assert "2 ranks" in ranks.message() and "started 1" in ranks.message()
+
+
+def test_a_second_start_on_the_same_folder_is_refused(nursery: Nursery, new_run: NewRun) -> None:
+    folder = new_run("train.steps=400", "storage.save_every=400", ranks=1)
+    first = nursery.start(folder, 1)
+    first.until(lambda: 1 in losses(folder))
+    second = nursery.start(folder, 1)
+    assert second.wait() == [2]
+    assert "in use" in second.message() and str(first.pids[0]) in second.message()
+    first.kill()
+
+
+def test_a_loss_that_is_no_number_ends_the_run_without_a_checkpoint(nursery: Nursery, new_run: NewRun) -> None:
+    folder = new_run("optimizer.lr=1e30", "optimizer.grad_clip=0", "train.steps=12")
+    ranks = nursery.start(folder, 2)
+    assert set(ranks.wait()) == {1}
+    assert "training cannot go on" in ranks.message()
+    assert all(event["step"] < max(losses(folder), default=0) + 1 for event in events(folder, "saved"))
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(nursery: Nursery, new_run: NewRun) -> None:
+    folder = new_run("train.steps=10", "storage.save_every=5")
+    ranks = nursery.start(folder, 2)
+    ranks.until(lambda: bool(events(folder, "saved")))
+    resource.prlimit(ranks.pids[1], resource.RLIMIT_FSIZE, (20_000, 20_000))  # to one rank the disk is full now
+    assert set(ranks.wait()) == {1}
+    assert "cannot write" in ranks.message() and "rank-00001" in ranks.message()
+    assert [entry.step for entry in Catalog(folder.checkpoints).entries()] == [5]
+    assert nursery.start(folder, 2).wait() == [0, 0]
+    assert [event["step"] for event in events(folder, "resume")] == [5]

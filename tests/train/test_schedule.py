@@ -1,0 +1,51 @@
+"""Learning-rate schedules: their ends, their shape, and that they are pure."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiftrain.run.spec import OptimizerSpec
+from aiftrain.train.schedule import learning_rate
+
+
+def optimizer(**changes: object) -> OptimizerSpec:
+    return OptimizerSpec.model_validate({"name": "adamw", "lr": 1.0, "warmup_steps": 10} | changes)
+
+
+def rates(spec: OptimizerSpec, total: int) -> list[float]:
+    return [learning_rate(spec, step, total) for step in range(total)]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "wsd", "constant"])
+def test_warm_up_is_linear_and_reaches_the_top(schedule: str) -> None:
+    curve = rates(optimizer(schedule=schedule), 100)
+    assert curve[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert max(curve) == pytest.approx(1.0)
+
+
+def test_cosine_ends_at_the_floor_and_is_halfway_in_the_middle() -> None:
+    curve = rates(optimizer(schedule="cosine", warmup_steps=0, min_lr_ratio=0.1), 101)
+    assert curve[50] == pytest.approx(0.55)
+    assert curve[-1] == pytest.approx(0.1)
+
+
+def test_wsd_holds_and_then_decays_over_the_asked_share() -> None:
+    curve = rates(optimizer(schedule="wsd", decay_fraction=0.2, min_lr_ratio=0.0), 100)
+    assert curve[10:80] == pytest.approx([1.0] * 70)
+    assert curve[89] == pytest.approx(0.5)
+    assert curve[-1] == pytest.approx(0.0)
+
+
+@given(
+    schedule=st.sampled_from(["cosine", "wsd", "constant"]),
+    total=st.integers(1, 300),
+    warmup=st.integers(0, 400),
+    floor=st.floats(0, 1),
+)
+def test_rates_stay_in_bounds_and_never_rise_after_warm_up(schedule: str, total: int, warmup: int, floor: float) -> None:
+    curve = rates(optimizer(schedule=schedule, warmup_steps=warmup, min_lr_ratio=floor), total)
+    assert all(0 <= rate <= 1 + 1e-12 for rate in curve)
+    falling = curve[warmup:]
+    assert all(b <= a + 1e-12 for a, b in zip(falling, falling[1:], strict=False))

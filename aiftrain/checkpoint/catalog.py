@@ -123,6 +123,7 @@ class Catalog:
         with machine_errors("create", folder):
             folder.mkdir(parents=True)
             sync_folder(self.folder)
+            sync_folder(self.folder.parent)
         return folder
 
     def commit(self, manifest: Manifest) -> Checkpoint:

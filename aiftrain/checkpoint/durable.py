@@ -11,11 +11,12 @@ from pathlib import Path
 
 from aiftrain.errors import DamagedError, MachineError
 
+_ELSEWHERE = "choose another folder (storage.path for checkpoints, --out for an export)"
 _ADVICE = {
-    errno.ENOSPC: "the disk is full: free some space there, or name another folder with storage.path",
-    errno.EDQUOT: "the quota is used up: free some space there, or name another folder with storage.path",
-    errno.EROFS: "this file system is read-only: name another folder with storage.path",
-    errno.EACCES: "permission denied: make the folder writable for this user, or name another with storage.path",
+    errno.ENOSPC: f"the disk is full: free some space there, or {_ELSEWHERE}",
+    errno.EDQUOT: f"the quota is used up: free some space there, or {_ELSEWHERE}",
+    errno.EROFS: f"this file system is read-only: {_ELSEWHERE}",
+    errno.EACCES: f"permission denied: make it accessible to this user, or {_ELSEWHERE}",
     errno.EIO: "the disk or the network file system failed: see the system's log",
 }
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.durable import machine_errors, replace_text, sync_folder
 from aiftrain.checkpoint.huggingface import Weight, config, generation_config, weights
-from aiftrain.checkpoint.manifest import FileRecord
+from aiftrain.checkpoint.manifest import first_fault
 from aiftrain.checkpoint.model_card import model_card
 from aiftrain.checkpoint.shards import Array, CheckpointReader
 from aiftrain.checkpoint.tensorfile import Tensor, write_tensors
@@ -41,6 +41,9 @@ class Export:
     step: int
     files: dict[str, int]
 
+    def __str__(self) -> str:
+        return str(self.folder)
+
 
 def export(folder: RunFolder, out: Path, step: int | None = None, shard_gb: float = 5.0) -> Export:
     """Write the checkpoint of `step`, or the newest, to the new folder `out`, weights in files of up to `shard_gb` GB.
@@ -48,6 +51,7 @@ def export(folder: RunFolder, out: Path, step: int | None = None, shard_gb: floa
     The checkpoint is verified first. UserError where there is none, where it is of another model, or where `out`
     holds something already; DamagedError where a file is not what was written; MachineError where the disk fails.
     """
+    out = out.resolve()
     spec = folder.read_spec()
     corpus = _read_corpus(folder)
     _refuse(out, shard_gb)
@@ -61,12 +65,13 @@ def export(folder: RunFolder, out: Path, step: int | None = None, shard_gb: floa
 
 
 def _read_corpus(folder: RunFolder) -> PreparedCorpus:
+    if not folder.data_json.is_file():
+        raise UserError(f"{folder.path} has no data.json, which names the tokenizer: has the run begun?")
     try:
-        return PreparedCorpus.model_validate_json(folder.data_json.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder.path} has no data.json, which names the tokenizer: has the run begun?") from error
-    except (OSError, ValidationError, ValueError) as error:
-        raise DamagedError(f"{folder.data_json} cannot be read: {error}") from error
+        with machine_errors("read", folder.data_json):
+            return PreparedCorpus.model_validate_json(folder.data_json.read_bytes())
+    except ValidationError as error:
+        raise DamagedError(f"{folder.data_json} is damaged: {first_fault(error)}") from error
 
 
 def _refuse(out: Path, shard_gb: float) -> None:
@@ -134,9 +139,9 @@ def _split(all_weights: Iterable[Weight], limit: float) -> Iterator[list[Weight]
     yield group
 
 
-def _write_group(path: Path, group: list[Weight], reader: CheckpointReader) -> FileRecord:
+def _write_group(path: Path, group: list[Weight], reader: CheckpointReader) -> None:
     tensors = [Tensor(weight.key, _FLOAT32, weight.shape, partial(_load, reader, weight)) for weight in group]
-    return write_tensors(path, tensors, {"format": "pt"})  # transformers asks for this word
+    write_tensors(path, tensors, {"format": "pt"})  # transformers asks for this word
 
 
 def _load(reader: CheckpointReader, weight: Weight) -> Array:
@@ -144,10 +149,9 @@ def _load(reader: CheckpointReader, weight: Weight) -> Array:
 
 
 def _write_texts(out: Path, spec: RunSpec, checkpoint: Checkpoint, corpus: PreparedCorpus) -> None:
-    configuration = config(spec, corpus.tokenizer.eos_id)
-    _write_json(out / "config.json", configuration)
+    _write_json(out / "config.json", config(spec, corpus.tokenizer.eos_id))
     _write_json(out / "generation_config.json", generation_config(corpus.tokenizer.eos_id))
-    replace_text(out / "README.md", model_card(spec, checkpoint.manifest, str(configuration["model_type"])))
+    replace_text(out / "README.md", model_card(spec, checkpoint.manifest))
 
 
 def _write_json(file: Path, document: object) -> None:

@@ -64,7 +64,7 @@ def _stacked(theirs: str, source: str, rows: dict[str, int], columns: int) -> It
 def config(spec: RunSpec, eos_id: int) -> dict[str, object]:
     """config.json. The rotary base and the type of the weights stand in it under their names in 4.x and 5.x."""
     model = spec.model
-    name, specific = _architecture(model)
+    name, specific = architecture(model)
     return {
         "architectures": [name],
         **specific,
@@ -91,7 +91,8 @@ def config(spec: RunSpec, eos_id: int) -> dict[str, object]:
     }
 
 
-def _architecture(model: ModelSpec) -> tuple[str, dict[str, object]]:
+def architecture(model: ModelSpec) -> tuple[str, dict[str, object]]:
+    """The class of transformers that computes this model, and the keys that only its configuration has."""
     if model.qk_norm:
         return "Qwen3ForCausalLM", {"model_type": "qwen3", "attention_bias": False, "use_sliding_window": False}
     if model.hidden_size % model.num_heads:

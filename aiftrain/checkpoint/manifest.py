@@ -80,7 +80,7 @@ def read_manifest(file: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(document)
     except ValidationError as error:
-        raise DamagedError(f"{file} is damaged: {_first_fault(error)}") from error
+        raise DamagedError(f"{file} is damaged: {first_fault(error)}") from error
     if digest != manifest.digest:
         raise DamagedError(f"{file} is damaged: it states digest {digest}, its content has {manifest.digest}")
     if content != manifest.to_json().encode():
@@ -88,6 +88,7 @@ def read_manifest(file: Path) -> Manifest:
     return manifest
 
 
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong with a document, on one line."""
     fault = error.errors()[0]
     return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from aiftrain.checkpoint.huggingface import architecture
 from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.run.spec import RunSpec
 
 
-def model_card(spec: RunSpec, manifest: Manifest, architecture: str) -> str:
+def model_card(spec: RunSpec, manifest: Manifest) -> str:
     """The card, in the Markdown with a YAML head that the Hugging Face Hub reads."""
     model, train = spec.model, spec.train
     return f"""---
@@ -21,7 +22,7 @@ A language model trained from scratch with aiftrain, run `{manifest.run_digest}`
 | | |
 |---|---|
 | Parameters | {model.parameters:,} |
-| Architecture | {architecture} |
+| Architecture | {architecture(model)[0]} |
 | Layers, hidden size, heads (keys and values) | {model.num_layers}, {model.hidden_size}, {_heads(spec)} |
 | Vocabulary | {model.vocab_size:,} |
 | Step | {manifest.step:,} of {train.total_steps:,} |

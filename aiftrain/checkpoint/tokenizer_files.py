@@ -1,4 +1,8 @@
-"""The tokenizer of an exported model: the run's own file, and the tokenizer_config.json that transformers reads."""
+"""The tokenizer of an exported model: the run's own file, and the tokenizer_config.json that transformers reads.
+
+A SentencePiece file is read by transformers as Llama's kind: byte fallback and no normalization. A file that
+normalizes text gives the run's tokens with the package sentencepiece only.
+"""
 
 from __future__ import annotations
 

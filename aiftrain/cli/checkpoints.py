@@ -15,6 +15,7 @@ from aiftrain.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from aiftrain.checkpoint.catalog import Catalog
+    from aiftrain.checkpoint.listing import Summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +50,8 @@ def _list(catalog: Catalog, options: argparse.Namespace) -> int:
     if not found:
         output.console().print(f"{catalog.folder} has no checkpoint", soft_wrap=True)
         return EXIT_OK
-    rows = [
-        (f"{s.step:,}", output.count(s.tokens or 0), output.size(s.size), _when(s.time), s.message or s.status)
-        for s in found
-    ]
-    output.show(output.table(("step", "tokens", "size", "saved", "state"), rows, numbers=(0, 1, 2)), output.console())
+    header = ("step", "tokens", "size", "saved", "state")
+    output.show(output.table(header, map(_row, found), numbers=(0, 1, 2)), output.console())
     return EXIT_OK
 
 
@@ -63,9 +61,8 @@ def _verify(catalog: Catalog, options: argparse.Namespace) -> int:
     found = verify(catalog, options.step)
     damaged = any(each.faults for each in found)
     if options.json:
-        output.print_json(
-            {"folder": str(catalog.folder), "intact": not damaged, "checkpoints": [asdict(each) for each in found]}
-        )
+        checkpoints = [asdict(each) for each in found]
+        output.print_json({"folder": str(catalog.folder), "intact": not damaged, "checkpoints": checkpoints})
         return EXIT_FAILED if damaged else EXIT_OK
     console = output.console()
     for each in found:
@@ -82,10 +79,19 @@ def _export(folder: RunFolder, options: argparse.Namespace) -> int:
     if options.json:
         output.print_json({"folder": str(written)})
     else:
-        output.console().print(
-            f"{written} is a model for transformers' AutoModelForCausalLM.from_pretrained", soft_wrap=True
-        )
+        output.console().print(f"{written}: load it with AutoModelForCausalLM.from_pretrained", soft_wrap=True)
     return EXIT_OK
+
+
+def _row(summary: Summary) -> tuple[str, str, str, str, str]:
+    tokens = output.count(summary.tokens or 0)
+    return (
+        f"{summary.step:,}",
+        tokens,
+        output.size(summary.size),
+        _when(summary.time),
+        summary.message or summary.status,
+    )
 
 
 def _when(moment: float | None) -> str:

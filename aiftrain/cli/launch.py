@@ -52,7 +52,8 @@ def launch(overrides: list[str], console: Console) -> dict[str, Any]:
         console.print(f"{folder.path} is finished: all {spec.train.total_steps:,} steps are trained", soft_wrap=True)
         return result | {"exit_code": EXIT_OK, "state": "finished before"}
     console.print(f"{'going on with' if folder.last_attempt() else 'run folder'} {folder.path}", soft_wrap=True)
-    RunLock(folder.lock).check()
+    if folder.lock.exists():
+        RunLock(folder.lock).check()
     corpus = _corpus(spec, console, overrides)
     _write(folder, spec, plan, corpus)
     if spec.launcher.name == "slurm":

@@ -13,7 +13,8 @@ from aiftrain import __version__
 from aiftrain.cli.verbs import BY_NAME, LAUNCH, Verb, overview
 from aiftrain.errors import EXIT_OK, AiftrainError, ConfigError, UserError
 
-_EXIT_INTERRUPTED = 128 + signal.SIGINT
+_EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells count
+_EXIT_UNREAD = 128 + signal.SIGPIPE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         return _EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more when it ends
-        return EXIT_OK
+        return _EXIT_UNREAD
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -50,7 +51,7 @@ def _dispatch(argv: list[str]) -> int:
     if word is None and "--version" in rest:
         print(f"aiftrain {__version__}")
         return EXIT_OK
-    if not argv or word is None and rest[0] in ("-h", "--help"):
+    if not argv or (word is None and rest[0] in ("-h", "--help")):
         print(overview())
         return EXIT_OK
     return _run(_verb(word or LAUNCH), rest)

@@ -14,9 +14,16 @@ from rich.text import Text
 _SCALES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
+class _Console(Console):
+    """A console that leaves a closed pipe to the program's end, as `print` does."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console(*, as_json: bool = False) -> Console:
     """Where people are told things: stdout, or stderr where stdout belongs to a JSON document."""
-    return Console(stderr=as_json, highlight=False)
+    return _Console(stderr=as_json, highlight=False)
 
 
 def print_json(document: Any) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from aiftrain.plan.estimate import Estimate
     from aiftrain.plan.plan import LaunchPlan
 
+_NAMED = ("factory", "hardware", "parallelism", "model", "data", "launcher")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_override_arguments(parser, sweeps=True)
@@ -48,10 +50,7 @@ def plan_of(overrides: list[str]) -> tuple[RunSpec, LaunchPlan]:
 
 def as_document(spec: RunSpec, plan: LaunchPlan) -> dict[str, Any]:
     """What `plan --json` prints."""
-    names = {
-        group: getattr(spec, group).name
-        for group in ("factory", "hardware", "parallelism", "model", "data", "launcher")
-    }
+    names = {group: getattr(spec, group).name for group in _NAMED}
     return {
         "recipe": spec.recipe,
         **names,
@@ -84,10 +83,8 @@ def _run_rows(spec: RunSpec, estimate: Estimate) -> Iterator[tuple[str, str]]:
     yield "run", f"{output.count(estimate.tokens)} tokens in {estimate.steps:,} steps"
     batch = f"{train.global_batch:,} sequences of {train.sequence_length:,} tokens"
     yield "step", f"{output.count(estimate.tokens_per_step)} tokens: {batch}"
-    yield (
-        "compute",
-        f"{estimate.flops:.2e} FLOPs, {estimate.flops_per_token:.2e} a token (6ND: {estimate.flops_6nd:.2e})",
-    )
+    each = f"{estimate.flops_per_token:.2e} a token (6ND: {estimate.flops_6nd:.2e})"
+    yield "compute", f"{estimate.flops:.2e} FLOPs, {each}"
 
 
 def _layout_rows(spec: RunSpec, plan: LaunchPlan) -> Iterator[tuple[str, str]]:
@@ -106,11 +103,8 @@ def _layout_rows(spec: RunSpec, plan: LaunchPlan) -> Iterator[tuple[str, str]]:
 
 
 def _storage_rows(spec: RunSpec, estimate: Estimate) -> Iterator[tuple[str, str]]:
-    every = f"every {spec.storage.save_every:,} steps"
-    yield (
-        "checkpoint",
-        f"{output.size(estimate.checkpoint_bytes)} {every}; at most {output.size(estimate.checkpoints_kept_bytes)} kept",
-    )
+    each = f"{output.size(estimate.checkpoint_bytes)} every {spec.storage.save_every:,} steps"
+    yield "checkpoint", f"{each}; at most {output.size(estimate.checkpoints_kept_bytes)} kept"
     yield "run folder", spec.run_folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 
 from aiftrain.cli import output
 from aiftrain.errors import EXIT_OK, UserError
@@ -24,9 +23,10 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     folder = RunFolder(options.run)
     folder.read_spec()  # says what is wrong with a wrong folder before torch is loaded
-    if importlib.util.find_spec("torch") is None:
-        raise UserError("sampling needs torch, which this Python lacks: install the extra `train`")
-    from aiftrain.train.sample import sample
+    try:
+        from aiftrain.train.sample import sample
+    except ModuleNotFoundError as error:
+        raise UserError(f"sampling needs {error.name}, which this Python lacks: install the extra `train`") from error
 
     continued = sample(
         folder,

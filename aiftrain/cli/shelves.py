@@ -72,7 +72,7 @@ def _show(group: str, name: str, groups: Groups, *, as_json: bool) -> None:
         return
     console = output.console()
     summary = groups.summary(group, name)
-    console.print(f"{name}: {entry.get('title', summary)}\n", style="bold", markup=False, soft_wrap=True)
+    console.print(f"{name}: {entry.get('title', summary)}\n", style="bold", markup=False)
     sources = entry.pop("provenance", {})
     figures = dict(_flat(entry))
     output.show(output.facts((key, _word(value)) for key, value in figures.items()), console)

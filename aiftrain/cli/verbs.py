@@ -18,7 +18,7 @@ class Verb:
 LAUNCH = "launch"
 
 VERBS = (
-    Verb(LAUNCH, "launch", "[OVERRIDE ...]", "train: here, or as a job where the factory has a scheduler"),
+    Verb(LAUNCH, "launch", "[OVERRIDE ...]", "train, here or as a job of the site's scheduler (the default)"),
     Verb("plan", "plan", "[OVERRIDE ...]", "layout, memory, tokens and FLOPs of a run; starts nothing"),
     Verb("script", "script", "[OVERRIDE ...]", "print the job script and touch nothing"),
     Verb("factories", "shelves", "[show NAME]", "the sites that are shipped"),
@@ -33,32 +33,34 @@ VERBS = (
 BY_NAME = {verb.name: verb for verb in VERBS}
 
 OVERVIEW = """\
-aiftrain trains language models on European supercomputers, and on the machine you sit at.
+aiftrain trains language models on European supercomputers, and on your own machine.
 
 usage: python -m aiftrain [VERB] [group=choice] [key=value] ... [options]
 
+verbs:
 {verbs}
 
 options:
-  --json             one JSON document on stdout; messages go to stderr
-  -m, --multirun     run every combination: recipe=smoke optimizer.lr=1e-3,2e-3
-  --cfg job          print the composed configuration; with --resolve, interpolations filled in
-  --completion SHELL print completion for bash or zsh: eval "$(python -m aiftrain --completion bash)"
-  --version          print the version
-  -h, --help         this; after a verb, that verb's own
+  --json              one JSON document on stdout; messages go to stderr
+  -m, --multirun      every combination: recipe=smoke optimizer.lr=1e-3,2e-3
+  --cfg job           print the composed configuration (--resolve: filled in)
+  --completion SHELL  completion: eval "$(python -m aiftrain --completion bash)"
+  --version           print the version
+  -h, --help          this; after a verb, that verb's own
 
-groups: recipe, factory, hardware, parallelism, model, data, optimizer, storage, tracking, launcher
-keys:   nodes, time, account, seed, run_dir, train.*, and <group>.* such as model.num_layers
+groups: recipe factory hardware parallelism model data optimizer storage
+        tracking launcher
+keys:   nodes time account seed run_dir train.KEY GROUP.KEY
 
-  python -m aiftrain recipe=smoke                     train a small model here, in minutes
+  python -m aiftrain recipe=smoke        train a small model here, in minutes
+  python -m aiftrain recipes             what else there is
   python -m aiftrain plan recipe=eu-llm-7b factory=lumi
-  python -m aiftrain recipes                          what else there is
 
-exit codes: 0 done, 1 failed, 2 asked for something impossible, 75 stopped early and wants to be resumed"""
+exit codes: 0 done; 1 failed; 2 asked for something impossible; 75 stopped early,
+            start it again to go on"""
 
 
 def overview() -> str:
     """The text of `python -m aiftrain --help`."""
     lines = [f"  {verb.name:<12} {verb.summary}" for verb in VERBS]
-    lines[0] += " (the default)"
-    return OVERVIEW.format(verbs="verbs:\n" + "\n".join(lines))
+    return OVERVIEW.format(verbs="\n".join(lines))

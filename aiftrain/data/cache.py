@@ -59,7 +59,7 @@ class Cache:
             record = SourceRecord.model_validate_json((folder / "record.json").read_bytes())
             result = _result(source, digest, folder, record, np.load(folder / "counts.npy"))
             stored = len(IndexedTokens(result.train_prefix))
-        except (OSError, ValueError, UserError, DamagedError, ValidationError) as error:
+        except (OSError, EOFError, ValueError, UserError, DamagedError, ValidationError) as error:
             raise DamagedError(f"{damaged}: {error}") from error
         if source.spec.kind != "tokens" and stored != record.train.tokens:
             raise DamagedError(f"{damaged}: train.bin has {stored} tokens, its record {record.train.tokens}")

@@ -79,16 +79,23 @@ def write_json(file: Path, document: object) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """The only process at work in `folder`, which is made where it is missing; a second one waits.
 
-    The system gives the lock back when its holder dies, whatever the way. Parts that a dead holder left
-    are removed. MachineError where the file system has no locks.
+    The system gives the lock back when its holder dies, whatever the way. Parts of files that the holder
+    or a dead one leaves are removed. MachineError where the file system has no locks.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("ab") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
-            for leftover in folder.rglob("*.part"):
-                leftover.unlink(missing_ok=True)
-            yield
+            _remove_parts(folder)
+            try:
+                yield
+            finally:
+                _remove_parts(folder)
+
+
+def _remove_parts(folder: Path) -> None:
+    for part in folder.rglob("*.part"):
+        part.unlink(missing_ok=True)
 
 
 def digest_of(document: object) -> str:

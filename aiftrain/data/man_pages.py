@@ -56,9 +56,7 @@ def find_pages(spec: SourceSpec) -> list[Path]:
     root = Path(spec.path or _MAN) / str(spec.language)
     pages = [p for p in root.glob("man*/*") if _PAGE.fullmatch(p.name) and p.is_file() and not p.is_symlink()]
     if not pages:
-        raise UserError(
-            f"no manual pages in the language {spec.language!r} below {root}: {_advice(str(spec.language))}"
-        )
+        raise UserError(f"no manual pages in {spec.language!r} below {root}: {_advice(str(spec.language))}")
     return pages
 
 

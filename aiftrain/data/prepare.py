@@ -51,6 +51,7 @@ class _Preparation:
         self._seed = seed
         self._progress = progress
         self._workers = data.workers or available_cores()
+        self._entries = _entries_to_train(data, vocab_size)
         self._cache = Cache(data.cache_dir)
         self._sources = [find_source(name, spec) for name, spec in data.sources.items()]
         self._files = [file for source in self._sources for file, _ in source.files] + self._tokenizer_files()
@@ -89,27 +90,16 @@ class _Preparation:
         return describe_tokenizer(trained, trained.parent.name, self._vocab_size)
 
     def _tokenizer_digest(self, files: FileDigest) -> str:
-        asked = self._data.tokenizer.vocab_size or self._vocab_size
-        return tokenizer_digest(self._data, self._sources, files, asked)
+        return tokenizer_digest(self._data, self._sources, files, self._entries)
 
     def _train_tokenizer(self, files: FileDigest) -> PreparedTokenizer:
         digest = self._tokenizer_digest(files)
         file = self._cache.trained_tokenizer(digest)
-        spec = self._data.tokenizer
-        asked = spec.vocab_size or self._vocab_size
         texts = sorted((s for s in self._sources if s.spec.kind != "tokens"), key=lambda source: source.name)
-        if not texts:
-            raise UserError(
-                "data.tokenizer: no source has text to train on; data.tokenizer.kind=file takes a finished one"
-            )
-        if asked > self._vocab_size:
-            raise UserError(
-                f"data.tokenizer.vocab_size is {asked} and the model's vocabulary {self._vocab_size}: "
-                f"data.tokenizer.vocab_size={self._vocab_size} or less would fit"
-            )
         with self._task("training the tokenizer", None), locked(file.parent):
             if not file.is_file():
-                train_tokenizer(texts, file, vocab_size=asked, train_bytes=spec.train_bytes)
+                train_bytes = self._data.tokenizer.train_bytes
+                train_tokenizer(texts, file, vocab_size=self._entries, train_bytes=train_bytes)
         return describe_tokenizer(file, digest, self._vocab_size)
 
     def _digest(self, source: Source, files: FileDigest, tokenizer: PreparedTokenizer) -> str:
@@ -161,6 +151,21 @@ class _Preparation:
         progress, task = self._progress, self._progress.add_task(description, total=total)
         yield lambda size: progress.advance(task, size)
         progress.update(task, total=total or 1, completed=total or 1)
+
+
+def _entries_to_train(data: DataSpec, vocab_size: int) -> int:
+    """How many entries a tokenizer that is to be trained shall have; UserError where it cannot be."""
+    asked = data.tokenizer.vocab_size or vocab_size
+    if data.tokenizer.kind == "train" and asked > vocab_size:
+        raise UserError(
+            f"data.tokenizer.vocab_size is {asked} and the model's vocabulary {vocab_size}: "
+            f"data.tokenizer.vocab_size={vocab_size} or less would fit"
+        )
+    if data.tokenizer.kind == "train" and all(spec.kind == "tokens" for spec in data.sources.values()):
+        raise UserError(
+            "data.tokenizer: no source has text to train on; data.tokenizer.kind=file takes one that exists"
+        )
+    return asked
 
 
 @contextmanager

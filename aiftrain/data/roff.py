@@ -83,11 +83,11 @@ class _Page:
         self._until: re.Pattern[str] | None = None  # lines are skipped up to this one
         self._false_depth = 0  # open braces of a condition that does not hold
         self._else_holds = False
-        self._table = False
+        self._cells = ""  # what parts the cells of the table that is being read
 
     def feed(self, line: str) -> None:
         if self._until:
-            self._until = None if self._until.match(line) else self._until
+            self._skip(line, self._until)
         elif self._false_depth:
             self._false_depth += line.count(r"\{") - line.count(r"\}")
         elif line.startswith((".", "'")):
@@ -98,6 +98,11 @@ class _Page:
         else:
             self._text(self._plain(line))
 
+    def _skip(self, line: str, until: re.Pattern[str]) -> None:
+        if option := self._cells and re.search(r"\btab\s*\((.)\)", line):
+            self._cells = option[1]
+        self._until = None if until.match(line) else until
+
     def end_paragraph(self) -> None:
         """Write what has been gathered as one line."""
         if self._words:
@@ -105,9 +110,11 @@ class _Page:
             self._words = []
 
     def _text(self, text: str) -> None:
-        if self._table:
-            text = re.sub(r"T[{}]", "", text).replace("\t", "  ").strip("_= ")
-        if self._literal or self._table:
+        if self._cells:
+            cells = (cell.strip("_= ") for cell in re.sub(r"T[{}]", "", text).split(self._cells))
+            self._words += filter(None, ["  ".join(filter(None, cells))])
+            self.end_paragraph()
+        elif self._literal:
             self.lines.append(text)
         elif text.strip():
             self._words.append(text.strip())
@@ -170,8 +177,8 @@ class _Page:
             self._start_block(literal=name in _LITERAL)
         elif name in ("TS", "TE"):
             self._start_block(literal=False)
-            self._table = name == "TS"
-            self._until = re.compile(r".*\.\s*$") if self._table else None
+            self._cells = "\t" if name == "TS" else ""
+            self._until = re.compile(r".*\.\s*$") if self._cells else None
 
     def _start_block(self, *, literal: bool) -> None:
         self.end_paragraph()

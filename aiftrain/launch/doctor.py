@@ -121,9 +121,9 @@ def _storage(spec: RunSpec) -> Iterator[Check]:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder itself, or the nearest one above it that is there."""
+    """The folder itself, or what is there nearest above it."""
     folder = folder.absolute()
-    return next(path for path in (folder, *folder.parents) if path.is_dir())
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _writable(name: str, folder: Path) -> Check:

@@ -32,7 +32,11 @@ _WANDB_MODE = {"off": "disabled", "offline": "offline", "online": "online"}
 
 def run_environment(spec: RunSpec) -> dict[str, str]:
     """What every launcher sets, on any machine."""
-    variables = PRIVATE | {"PYTHONUNBUFFERED": "1", "WANDB_MODE": _WANDB_MODE[spec.tracking.wandb]}
+    variables = PRIVATE | {
+        "WANDB_MODE": _WANDB_MODE[spec.tracking.wandb],
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",  # a folder aiftrain/ in the working directory is not this package
+    }
     if spec.tracking.base_url:
         variables["WANDB_BASE_URL"] = spec.tracking.base_url
     if spec.hardware.is_cpu:
@@ -51,7 +55,6 @@ def local_environment(
         "MKL_NUM_THREADS": threads,
         "GLOO_SOCKET_IFNAME": "lo",
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": _SAVE_SECONDS,
-        "PYTHONSAFEPATH": "1",  # a folder aiftrain/ in the working directory is not this package
     }
     return {**environ, **ours, **_import_path(environ)}
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import aiftrain
 from aiftrain.errors import UserError
 from aiftrain.launch.environment import installed, package_root, run_environment
-from aiftrain.plan.limits import chosen_partition
+from aiftrain.plan.limits import chosen_partition, seconds_of, time_limit
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.machine import Container
 from aiftrain.run.spec import RunSpec
 from aiftrain.shipped import launchers_dir
 
-_SECONDS_TO_SAVE = 300  # between the warning and the end of the wall time
+_SECONDS_TO_SAVE = 300  # between the warning and the end of the wall time, but no more than a quarter of a short job
 
 
 def render(spec: RunSpec, layout: ParallelLayout, folder: RunFolder) -> str:
@@ -60,7 +60,7 @@ def _slurm_header(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
 
 
 def _sbatch_options(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
-    factory, partition = spec.factory, chosen_partition(spec)
+    factory, partition, time = spec.factory, chosen_partition(spec), time_limit(spec)
     limits = factory.partitions.get(partition or "")
     yield _option("job-name", re.sub(r"[^\w.+-]", "_", f"aiftrain-{spec.recipe}"))
     yield "--output=slurm-%j.out"  # in the folder that sbatch is called from, which always exists
@@ -75,16 +75,22 @@ def _sbatch_options(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
         ("partition", partition),
         ("qos", limits.qos if limits else None),
         ("account", spec.account),
-        ("time", spec.time),
+        ("time", time),
     ):
         if value:
             yield _option(name, value)
     if _binds_cores(spec, layout) and not (limits and limits.exclusive):
         yield "--exclusive"  # the masks name cores of the whole node
-    yield f"--signal=TERM@{_SECONDS_TO_SAVE}"  # to the ranks, not to this script
+    yield f"--signal=TERM@{_warning(time)}"  # to the ranks, not to this script
     if factory.requeue_on_node_failure is not None:
         yield "--requeue" if factory.requeue_on_node_failure else "--no-requeue"
     yield from spec.launcher.extra
+
+
+def _warning(time: str | None) -> int:
+    """Seconds before the end of the wall time at which the ranks are told."""
+    limit = seconds_of(time) if time else None
+    return min(_SECONDS_TO_SAVE, limit // 4) if limit else _SECONDS_TO_SAVE
 
 
 def _srun(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:

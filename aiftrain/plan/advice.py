@@ -97,7 +97,8 @@ def _most_nodes(factory: Factory, partition: str | None) -> int:
 
 def _needs(spec: RunSpec, need: int) -> str:
     nodes = f"; it asks for {spec.nodes} nodes" if spec.nodes > 1 else ""
-    return f"{_gib(need)} a rank for the states of {spec.model.parameters / 1e6:,.0f} million parameters on one node{nodes}"
+    millions = f"{spec.model.parameters / 1e6:,.0f} million parameters"
+    return f"{_gib(need)} a rank for the states of {millions} on one node{nodes}"
 
 
 def _here(spec: RunSpec, have: int | None) -> str:

@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -71,13 +72,13 @@ def to_yaml(config: DictConfig, *, resolve: bool) -> str:
 @contextmanager
 def _hydra(groups: Groups) -> Iterator[None]:
     """Hydra on conf/ and the recipes. The user's own folders come before the shipped ones; all is undone at the end."""
-    store = ConfigStore.instance()
-    before = store.repo
+    store, version = ConfigStore.instance(), VersionBase.instance()
+    before, version_before = store.repo, version.version_base
     store.repo = dict(before)
     store.repo.pop(RECIPE, None)
     try:
-        for name in Groups().choices(RECIPE):
-            store.store(group=RECIPE, name=name, package="_global_", node=read_yaml(Groups().file(RECIPE, name)))
+        for file in groups.shipped_recipes():
+            store.store(group=RECIPE, name=file.stem, package="_global_", node=read_yaml(file))
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             search_path = GlobalHydra.instance().config_loader().get_search_path()
             for folder in reversed(groups.own):
@@ -85,6 +86,7 @@ def _hydra(groups: Groups) -> Iterator[None]:
             yield
     finally:
         store.repo = before
+        version.version_base = version_before
 
 
 def _for_hydra(parsed: list[Override], groups: Groups) -> list[str]:
@@ -95,7 +97,7 @@ def _for_hydra(parsed: list[Override], groups: Groups) -> list[str]:
         if override.key_or_group == "factory":
             here = here if override.value() == AUTO else str(override.value())
         elif override.key_or_group == typed.SEARCHPATH:
-            overrides.append(f"{typed.SEARCHPATH}=[{','.join(map(str, groups.own))}]")
+            overrides.append(typed.searchpath(groups))
         else:
             overrides.append(typed.as_hydra_takes_it(override, groups))
     return [f"factory={here}", *overrides]
@@ -104,6 +106,9 @@ def _for_hydra(parsed: list[Override], groups: Groups) -> list[str]:
 def _finish(config: DictConfig) -> DictConfig:
     """Fill in the recipe's name and, for a local run on the CPU, what this machine is."""
     recipe = config.hydra.runtime.choices[RECIPE]
+    if isinstance(config.get(RECIPE), DictConfig):
+        fits = "its first line must be `# @package _global_`, so that its keys are the run's"
+        raise ConfigError([Problem(RECIPE, f"the file of recipe '{recipe}' sets keys under `recipe`", fits)])
     with open_dict(config):
         del config["hydra"]
         config.recipe = recipe

@@ -118,7 +118,7 @@ def _warnings(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
 def _unknowns(spec: RunSpec) -> tuple[str, ...]:
     """What nobody documents, of what this plan would need."""
     hardware = spec.hardware
-    needed = {
+    needed: dict[str, float | None] = {
         "hardware.node_memory_gib" if hardware.is_cpu else "hardware.device_memory_gib": memory_per_rank(spec),
         "hardware.usable_cores_per_node": hardware.usable_cores_per_node,
     }

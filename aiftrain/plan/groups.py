@@ -47,6 +47,11 @@ class Groups:
         """The names of a group's files."""
         return sorted({file.stem for folder in self._folders(group) for file in folder.glob("*.yaml")})
 
+    def shipped_recipes(self) -> list[Path]:
+        """The files of the shipped recipes, but for those that an own folder replaces."""
+        files = (self.file(RECIPE, name) for name in self.choices(RECIPE))
+        return [file for file in files if file.parent == recipes_dir()]
+
     def file(self, group: str, choice: str) -> Path:
         """The file behind a choice; ConfigError with the valid names where there is none."""
         for folder in self._folders(group):

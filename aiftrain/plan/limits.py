@@ -1,4 +1,4 @@
-"""What a site allows: nodes, time, partition; and what a launch needs besides: an account, data, a machine that runs."""
+"""What a site allows (nodes, time, partition), and what a launch needs besides (an account, data, a site that runs)."""
 
 from __future__ import annotations
 

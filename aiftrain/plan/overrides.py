@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, ValueType
+from hydra.core.override_parser.types import Glob, Override, OverrideType
 from hydra.errors import HydraException
 
 from aiftrain.errors import ConfigError, Problem
@@ -41,8 +41,19 @@ def own_groups(parsed: Iterable[Override]) -> Groups:
     """The choices there are, with those of the folders in hydra.searchpath."""
     for override in parsed:
         if override.key_or_group == SEARCHPATH:
-            return Groups(tuple(folder_of(path) for path in _as_list(override.value())))
+            folders = tuple(folder_of(path) for path in _as_list(override.value()))
+            missing = [folder for folder in folders if not folder.is_dir()]
+            if missing:
+                raise ConfigError([Problem(SEARCHPATH, f"there is no folder {folder}") for folder in missing])
+            return Groups(folders)
     return Groups()
+
+
+def searchpath(groups: Groups) -> str:
+    """The folders of one's own, absolute, as Hydra takes them."""
+    names = (str(folder).replace("\\", "\\\\").replace("'", "\\'") for folder in groups.own)
+    quoted = ",".join(f"'{name}'" for name in names)
+    return f"{SEARCHPATH}=[{quoted}]"
 
 
 def check_choices(parsed: list[Override], groups: Groups) -> None:
@@ -82,10 +93,9 @@ def _values(override: Override, groups: Groups) -> list[str]:
     if not override.is_discrete_sweep():
         fits = "a,b or range(1,4) or choice(a,b)"
         raise ConfigError([Problem(override.key_or_group, f"{override.input_line} has no end of values to try", fits)])
-    if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
-        return [
-            f"{override.key_or_group}={name}" for name in override.value().filter(groups.choices(override.key_or_group))
-        ]
+    value: object = override.value()
+    if isinstance(value, Glob):
+        return [f"{override.key_or_group}={name}" for name in value.filter(groups.choices(override.key_or_group))]
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 

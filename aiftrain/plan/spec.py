@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import typing
 from typing import Any
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from aiftrain.errors import ConfigError, Problem
-from aiftrain.plan.groups import Groups, did_you_mean
+from aiftrain.plan.groups import Groups
 from aiftrain.run.spec import RunSpec
 
 # pydantic's error types -> what would fit, in our words
@@ -75,15 +76,14 @@ def _bounds(details: ErrorDetails) -> str:
 
 def _advice_for_unknown(path: tuple[int | str, ...]) -> str:
     """Keys beside the unknown one that read like it, else keys of that name elsewhere, else all beside it."""
-    prefix, word = [str(part) for part in path[:-1]], str(path[-1])
-    beside = [".".join([*prefix, name]) for name in fields_under(".".join(prefix))]
-    close = did_you_mean(".".join([*prefix, word]), beside)
-    if close:
-        return close.strip()
+    prefix, word = ".".join(str(part) for part in path[:-1]), str(path[-1])
+    beside = {name: f"{prefix}.{name}" if prefix else name for name in fields_under(prefix)}
+    if close := difflib.get_close_matches(word, beside, n=1):
+        return f"did you mean {beside[close[0]]}?"
     elsewhere = [key for key in _all_keys(RunSpec) if key.rsplit(".", 1)[-1] == word]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
-    return f"there are: {', '.join(beside)}"
+    return f"there are: {', '.join(beside.values())}"
 
 
 def _model_at(path: list[str]) -> type[BaseModel] | None:

@@ -43,11 +43,14 @@ def draw(folder: RunFolder) -> Path:
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean of the last `window` values at each place; of as many as there are at the beginning."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
+    """The mean of the last `window` values at each place, of fewer at the beginning; what is no number is left out."""
+    counted = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(counted, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(counted)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)
-    mean: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
+    number = counts[ends] - counts[starts]
+    mean: np.ndarray = np.where(number, (sums[ends] - sums[starts]) / np.maximum(number, 1), np.nan)
     return mean
 
 

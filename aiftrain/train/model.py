@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
-import deepspeed
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -180,6 +179,8 @@ def _whole(parameter: nn.Parameter) -> AbstractContextManager[object]:
     """Under ZeRO-3 a parameter is a part of itself; gather it, and share out what was written."""
     if not hasattr(parameter, "ds_id"):
         return nullcontext()
+    import deepspeed  # sampling does without it, and it takes seconds to load
+
     return deepspeed.zero.GatheredParameters([parameter], modifier_rank=0)
 
 

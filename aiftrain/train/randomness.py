@@ -19,7 +19,8 @@ def seed_everything(seed: int, rank: int, deterministic: bool) -> None:
     random.seed(own)
     np.random.seed(own)
     torch.manual_seed(own)
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:  # even to say no costs seconds: torch then loads its compiler
+        torch.use_deterministic_algorithms(True)
 
 
 def random_states() -> Arrays:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,8 @@ def make_manifest() -> Callable[..., Manifest]:
         values: dict[str, Any] = {
             "step": 7, "optimizer_step": 7, "tokens": 7 * 4096, "sources": {"de": 20_000, "fr": 8_672},
             "time": 1.75e9, "attempt": 1, "world_size": 2, "run_digest": "0123456789ab",
-            "identity": {"model": {"hidden_size": 8, "norm_eps": 1e-5}, "seed": 0}, "versions": {"numpy": np.__version__},
-            "shapes": {}, "files": [],
+            "identity": {"model": {"hidden_size": 8, "norm_eps": 1e-5}, "seed": 0},
+            "versions": {"numpy": np.__version__}, "shapes": {}, "files": [],
         }  # fmt: skip
         return Manifest(**(values | changes))
 
@@ -42,10 +44,28 @@ def save(make_manifest: Callable[..., Manifest]) -> Callable[[Catalog, int], Che
     def save_step(catalog: Catalog, step: int) -> Checkpoint:
         folder = catalog.begin(step)
         matrix = np.full(30, step, np.float32)
+        upper = Fragment("matrix", 0, {"weight": matrix[:13]})
+        lower = Fragment("matrix", 13, {"weight": matrix[13:]})
         files = [
-            write_shard(folder / shard_name(0), [Fragment("matrix", 0, {"weight": matrix[:13]})], {"seed": np.arange(3)}),
-            write_shard(folder / shard_name(1), [Fragment("matrix", 13, {"weight": matrix[13:]})], {}),
+            write_shard(folder / shard_name(0), [upper], {"seed": np.arange(3)}),
+            write_shard(folder / shard_name(1), [lower], {}),
         ]
         return catalog.commit(make_manifest(step=step, shapes={"matrix": [6, 5]}, files=files))
 
     return save_step
+
+
+@pytest.fixture
+def no_file_beyond() -> Callable[[int], AbstractContextManager[None]]:
+    """Inside this context no file may grow beyond so many bytes: a write then fails in the middle."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited

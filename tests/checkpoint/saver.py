@@ -1,8 +1,9 @@
 """A process that saves checkpoints until it is killed: `python saver.py FOLDER`, driven by lines on standard input.
 
 Each line forks a child, so that a kill costs no interpreter start. The line is the number of the file operation
-before which the child kills itself while it saves 3 checkpoints, 0 for one that saves until it is killed. Answers: the child's
-process id, then, once it has ended, its wait status. Checkpoint `step` holds `step` in all its elements.
+before which the child kills itself while it saves 3 checkpoints, or 0 for a child that saves until it is killed.
+Answers: the child's process id, then, once it has ended, its wait status.
+Checkpoint `step` holds `step` in all its elements.
 """
 
 from __future__ import annotations

@@ -67,7 +67,9 @@ def test_commit_refuses_missing_and_short_shards(catalog: Catalog, make_manifest
     record = write_shard(folder / shard_name(0), [], {"a": np.arange(9)})
     absent = FileRecord(name=shard_name(1), size=3, sha256="0" * 64)
     (folder / shard_name(0)).write_bytes(b"short")
-    with pytest.raises(MachineError, match=rf"{record.size} bytes were written, 5 are there; .*{shard_name(1)} is missing"):
+    with pytest.raises(
+        MachineError, match=rf"{record.size} bytes were written, 5 are there; .*{shard_name(1)} is missing"
+    ):
         catalog.commit(make_manifest(files=[record, absent]))
     assert catalog.entries() == []
 
@@ -92,7 +94,7 @@ def test_a_damaged_manifest_is_passed_over_and_never_removed(catalog: Catalog, s
 
 def test_a_run_does_not_quietly_begin_again(catalog: Catalog, save: Save) -> None:
     spoil(save(catalog, 2))
-    with pytest.raises(DamagedError, match="every checkpoint in .* is damaged: step-00000002"):
+    with pytest.raises(DamagedError, match=r"every checkpoint in .* is damaged: step-00000002"):
         catalog.latest()
     catalog.set_aside(2)
     with pytest.raises(DamagedError, match=r"damaged-step-00000002.* To begin again from step 0, move them"):
@@ -103,12 +105,15 @@ def test_setting_aside_twice_keeps_both(catalog: Catalog, save: Save) -> None:
     for _ in range(2):
         save(catalog, 3)
         catalog.set_aside(3)
-    assert sorted(path.name for path in catalog.folder.iterdir()) == ["damaged-step-00000003", "damaged-step-00000003-2"]
+    assert sorted(path.name for path in catalog.folder.iterdir()) == [
+        "damaged-step-00000003",
+        "damaged-step-00000003-2",
+    ]
 
 
 def test_a_manifest_of_another_step_is_damaged(catalog: Catalog, save: Save) -> None:
     save(catalog, 3).folder.rename(catalog.step_folder(4))
-    with pytest.raises(DamagedError, match="step-00000004.* is of step 3"):
+    with pytest.raises(DamagedError, match=r"step-00000004.* is of step 3"):
         catalog.read(4)
 
 
@@ -164,7 +169,8 @@ def locked_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp())
     yield folder
     os.seteuid(os.getuid())
-    folder.chmod(0o755)
+    for path in (folder, folder / "checkpoints", folder / "checkpoints" / "step-00000001"):
+        path.chmod(0o755)
     shutil.rmtree(folder)
 
 
@@ -175,7 +181,7 @@ def test_a_read_only_folder_is_told(locked_folder: Path, save: Save) -> None:
         folder.chmod(0o555)
     if os.getuid() == 0:
         os.seteuid(pwd.getpwnam("nobody").pw_uid)
-    with pytest.raises(MachineError, match="cannot create .*step-00000002: permission denied: make the folder writable"):
+    with pytest.raises(MachineError, match=r"cannot create .*step-00000002: permission denied: make it accessible"):
         catalog.begin(2)
     with pytest.raises(MachineError, match=r"cannot write .*rank-00002\.safetensors: permission denied"):
         write_shard(catalog.step_folder(1) / shard_name(2), [], {})

@@ -17,7 +17,7 @@ import pytest
 import aiftrain
 from aiftrain.checkpoint.catalog import Catalog
 
-KILLS = 60
+KILLS = 50
 NEVER = 1_000_000  # a file operation that no child comes to
 
 
@@ -47,7 +47,9 @@ class Saver:
 def saver(catalog: Catalog) -> Iterator[Saver]:
     command = [sys.executable, str(Path(__file__).with_name("saver.py")), str(catalog.folder)]
     environment = os.environ | {"PYTHONPATH": str(Path(aiftrain.__file__).parents[1])}
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         yield Saver(process)
 
 
@@ -68,9 +70,10 @@ def check_whole(catalog: Catalog, keep_every: int) -> int:
 
 def seconds_of_a_save(saver: Saver) -> float:
     """How long one save takes here and now, so that kills fall into saves on a slow machine too."""
-    started = time.monotonic()
-    saver.start(NEVER)
-    assert saver.wait() == 0
+    for _ in range(2):  # the first time the interpreter's start is in it
+        started = time.monotonic()
+        saver.start(NEVER)
+        assert saver.wait() == 0
     return (time.monotonic() - started) / 3
 
 
@@ -80,7 +83,7 @@ def test_killed_at_random_moments(catalog: Catalog, saver: Saver) -> None:
     newest = 0
     for _ in range(KILLS):
         child = saver.start()
-        time.sleep(dice.uniform(0.0, 3 * one_save))
+        time.sleep(dice.uniform(0.0, 4 * one_save))
         os.kill(child, signal.SIGKILL)
         assert saver.wait() == signal.SIGKILL
         reached = check_whole(catalog, keep_every=5)

@@ -118,6 +118,11 @@ def test_a_shared_partition_is_taken_whole_for_core_masks(run_folder: RunFolder)
     assert "--exclusive" in lines and "--qos=debug" in lines
 
 
+def test_a_short_job_is_not_stopped_as_it_starts(run_folder: RunFolder) -> None:
+    spec = lumi_spec(time="00:04:00")
+    assert "--signal=TERM@60" in header(render(spec, layout(spec), run_folder))
+
+
 def test_one_rank_a_node_gets_all_cores_and_no_masks(run_folder: RunFolder, tmp_path: Path) -> None:
     spec = lumi_spec(launcher={"name": "slurm", "ranks_per_node": 1})
     script = render(spec, layout(spec), run_folder)

@@ -12,6 +12,8 @@ import os
 import sys
 from typing import Any
 
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401  (DeepSpeed loads it late, and with it torch's compiler)
+
 import aiftrain.train.start  # noqa: F401  (what the forked ranks need is loaded here, once)
 from aiftrain.train.__main__ import main
 

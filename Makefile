@@ -1,0 +1,42 @@
+# make smoke: install, then train a small language model here.    make test: install, then run the tests.
+# Both make .venv with Python 3.11 the first time and start at once after that.
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: smoke test slow check bench setup clean
+
+smoke: .venv/train.stamp
+	$(BIN)/python -m aiftrain recipe=smoke
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest
+
+slow: .venv/dev.stamp
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/dev.stamp
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	shellcheck --shell=bash launchers/*.sh .ci/run
+
+bench: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.step
+
+setup: .venv/dev.stamp
+
+.venv/train.stamp: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "aiftrain needs Python 3.11: no $(PYTHON) here; make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(INSTALL) -e '.[train]'
+	touch $@
+
+.venv/dev.stamp: .venv/train.stamp
+	$(INSTALL) -e '.[train,parquet,sentencepiece,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

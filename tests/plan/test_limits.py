@@ -1,0 +1,44 @@
+"""Slurm's ways to write a time, a job's partition and time limit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiftrain.plan.limits import chosen_partition, seconds_of, time_limit
+from aiftrain.plan.spec import resolve
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("30", 30 * 60),
+        ("30:15", 30 * 60 + 15),
+        ("03:00:00", 3 * 3600),
+        ("2-00:00:00", 2 * 86400),
+        ("1-12", 36 * 3600),
+        ("1-12:30", 36 * 3600 + 30 * 60),
+        ("soon", None),
+        ("1:2:3:4", None),
+        ("", None),
+        ("-1", None),
+    ],
+)
+def test_times_are_read_as_slurm_reads_them(time: str, seconds: int | None) -> None:
+    assert seconds_of(time) == seconds
+
+
+@given(st.integers(0, 400), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
+def test_the_full_form_is_days_hours_minutes_seconds(days: int, hours: int, minutes: int, seconds: int) -> None:
+    total = days * 86400 + hours * 3600 + minutes * 60 + seconds
+    assert seconds_of(f"{days}-{hours:02}:{minutes:02}:{seconds:02}") == total
+
+
+def test_a_job_gets_the_longest_time_of_its_partition_unless_it_asks_for_less() -> None:
+    lumi = ["recipe=eu-llm-1b", "factory=lumi"]
+    assert time_limit(resolve(lumi)) == "2-00:00:00"
+    assert time_limit(resolve([*lumi, "launcher.partition=dev-g"])) == "03:00:00"
+    assert time_limit(resolve([*lumi, "time=01:00:00"])) == "01:00:00"
+    assert time_limit(resolve(["recipe=smoke"])) is None
+    assert chosen_partition(resolve(lumi)) == "standard-g"

@@ -1,0 +1,137 @@
+"""Every shipped YAML file is a case: it is valid by itself, says where its figures come from, and every pair plans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from aiftrain.plan.groups import Groups
+from aiftrain.plan.plan import make_plan
+from aiftrain.plan.spec import resolve
+from aiftrain.run.base import Provenance
+from aiftrain.run.corpus import DataSpec
+from aiftrain.run.machine import Factory, Hardware
+from aiftrain.run.model import ModelSpec
+from aiftrain.run.spec import LauncherSpec, OptimizerSpec, ParallelSpec, StorageSpec, TrackingSpec
+
+GROUPS = Groups()
+MODELS: dict[str, type[BaseModel]] = {
+    "factory": Factory,
+    "hardware": Hardware,
+    "parallelism": ParallelSpec,
+    "model": ModelSpec,
+    "data": DataSpec,
+    "optimizer": OptimizerSpec,
+    "storage": StorageSpec,
+    "tracking": TrackingSpec,
+    "launcher": LauncherSpec,
+}
+CHOICES = [(group, choice) for group in MODELS for choice in GROUPS.choices(group)]
+RECIPES = GROUPS.choices("recipe")
+FACTORIES = GROUPS.choices("factory")
+IDENTITY = {"name", "title", "status", "scheduler", "kind", "arch", "modules"}  # names a thing, states no figure
+
+
+def test_every_group_of_the_design_is_shipped() -> None:
+    assert set(GROUPS.names) == {*MODELS, "recipe"}
+    assert RECIPES == ["eu-llm-1b", "eu-llm-7b", "smoke", "smoke-eu"]
+    assert set(FACTORIES) >= {"local", "lumi"}
+    assert set(GROUPS.choices("hardware")) >= {"cpu", "mi250x", "h100", "gb200-nvl4"}
+    assert GROUPS.choices("parallelism") == ["ddp", "zero1", "zero2", "zero3"]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_a_choice_is_named_like_its_file_and_fits_its_model(group: str, choice: str) -> None:
+    document = GROUPS.read(group, choice)
+    assert document["name"] == choice
+    if choice == "online":  # must be told its server
+        document["base_url"] = "https://wandb.example.eu"
+    if choice == "cpu":  # filled in where it stands
+        document["bf16"] = False
+    MODELS[group].model_validate(document)
+
+
+@pytest.mark.parametrize("group", [*MODELS, "recipe"])
+def test_every_file_says_what_it_is(group: str) -> None:
+    for choice in GROUPS.choices(group):
+        assert len(GROUPS.summary(group, choice)) > 10, f"{group}/{choice}.yaml opens with no comment"
+
+
+@pytest.mark.parametrize(("group", "choice"), [pair for pair in CHOICES if pair[0] in ("factory", "hardware")])
+def test_every_figure_has_a_source_and_no_source_is_without_one(group: str, choice: str) -> None:
+    document = GROUPS.read(group, choice)
+    sources = document.pop("provenance")
+    figures = set(_figures(document))
+    unsourced = {key for key in figures if not any(key == s or key.startswith(f"{s}.") for s in sources)}
+    assert not unsourced
+    idle = {s for s in sources if not any(key == s or key.startswith(f"{s}.") for key in figures)}
+    assert not idle, "provenance of what the file does not state"
+    for source in sources.values():
+        assert Provenance.model_validate(source).date == "2026-11-22"
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_plans_on_every_factory(recipe: str, factory: str) -> None:
+    spec = resolve([f"recipe={recipe}", f"factory={factory}", *_fitting(recipe, factory)])
+    plan = make_plan(spec)
+    assert plan.execution.layout.global_batch == spec.train.global_batch
+    assert (spec.recipe, spec.factory.name) == (recipe, factory)
+    assert plan.estimate.parameters == spec.model.parameters
+    assert not any(key.startswith("hardware.device_memory") for key in plan.estimate.unknowns)
+
+
+@pytest.mark.parametrize("hardware", ["mi250x", "h100", "gb200-nvl4"])
+@pytest.mark.parametrize("recipe", ["eu-llm-1b", "eu-llm-7b"])
+def test_large_recipes_plan_on_every_accelerator(recipe: str, hardware: str) -> None:
+    spec = resolve([f"recipe={recipe}", "factory=lumi", f"hardware={hardware}"])
+    assert make_plan(spec).execution.precision == "bf16"
+
+
+def test_a_gcd_of_mi250x_is_a_device() -> None:
+    mi250x = GROUPS.read("hardware", "mi250x")
+    assert (mi250x["devices_per_node"], mi250x["device_memory_gib"], mi250x["peak_bf16_tflops"]) == (8, 64, 191.5)
+
+
+def test_lumi_does_what_its_user_guide_says() -> None:
+    lumi = Factory.model_validate(GROUPS.read("factory", "lumi"))
+    assert lumi.account_required
+    assert lumi.partition == "standard-g"
+    assert lumi.gpu_request == ("--gpus-per-node=8",)
+    assert (lumi.memory, lumi.cpus_per_task) == ("480G", 7)
+    assert lumi.cpu_bind is not None
+    masks = [int(mask, 16) for mask in lumi.cpu_bind.removeprefix("mask_cpu:").split(",")]
+    assert [mask.bit_count() for mask in masks] == [7] * 8
+    assert sum(masks).bit_count() == 56, "no core is given to two ranks"
+    assert "NCCL_NET_GDR_LEVEL" not in lumi.env, "it hangs the ROCm 7 images"
+
+
+def test_eu_recipes_have_all_official_languages() -> None:
+    official = set("bg cs da de el en es et fi fr ga hr hu it lt lv mt nl pl pt ro sk sl sv".split(" "))  # noqa: SIM905
+    sources = resolve(["recipe=eu-llm-7b", "factory=lumi", "data.root=/corpus"]).data.sources
+    assert set(sources) == official | {"code", "math"}
+    assert sources["mt"].path == "/corpus/mt"
+
+
+def _fitting(recipe: str, factory: str) -> list[str]:
+    """Overrides that make a recipe fit where it was not made for: a node that is large enough, a batch for 8 GCDs."""
+    if factory == "local" and recipe.startswith("eu-"):
+        return ["nodes=1", "hardware.node_memory_gib=512"]
+    if factory == "lumi" and recipe.startswith("smoke"):
+        return ["train.micro_batch=1"]
+    return []
+
+
+def _figures(document: dict[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys that state something a source must back."""
+    figures: list[str] = []
+    for name, value in document.items():
+        if not prefix and name in IDENTITY:
+            continue
+        if isinstance(value, dict):
+            figures += _figures(value, f"{prefix}{name}.")
+        elif value is not None and value != []:
+            figures.append(f"{prefix}{name}")
+    return figures

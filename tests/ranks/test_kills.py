@@ -1,0 +1,51 @@
+"""Ranks killed at random moments, most of them while saving: no checkpoint is lost or half-read, and the numbers stay the same."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.run.folder import RunFolder, read_lines
+from tests.ranks.conftest import Nursery, events, losses
+
+pytestmark = pytest.mark.ranks
+
+SAVES_ALL_THE_TIME = ("storage.save_every=1", "storage.keep_last=2", "train.evaluate_every=0")
+
+
+@pytest.mark.parametrize(
+    ("kills", "steps"), [(6, 60), pytest.param(50, 400, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
+def test_every_restart_goes_on_from_a_complete_checkpoint(
+    nursery: Nursery, new_run: Callable[..., RunFolder], kills: int, steps: int
+) -> None:
+    straight, folder = (new_run(*SAVES_ALL_THE_TIME, f"train.steps={steps}") for _ in range(2))
+    assert nursery.start(straight, 2).wait() == [0, 0]
+    catalog = Catalog(folder.checkpoints)
+    chance = random.Random(kills)
+    reached = 0
+    for _ in range(kills):
+        ranks = nursery.start(folder, 2)
+        if chance.random() < 0.8:  # else anywhere in the start
+            ranks.until(partial(_has_stepped, folder, ranks.attempt))
+        time.sleep(chance.uniform(0, 0.25))
+        ranks.kill()
+        entry = catalog.latest()
+        step = entry.step if entry else 0
+        assert step >= reached
+        assert entry is None or catalog.verify(step) == []
+        reached = step
+    assert nursery.start(folder, 2).wait() == [0, 0]
+    assert 0 < reached < steps, "every kill must fall into the run"
+    assert events(folder, "resume")[-1]["step"] == reached
+    assert events(folder, "damaged") == []
+    assert losses(folder) == losses(straight)
+
+
+def _has_stepped(folder: RunFolder, attempt: int) -> bool:
+    return any(record["attempt"] == attempt for record in read_lines(folder.metrics))

@@ -1,4 +1,4 @@
-"""Training step: aiftrain against the plain transformers Llama under DeepSpeed, and the Hugging Face Trainer under DeepSpeed.
+"""Training step: aiftrain against transformers' Llama in a plain DeepSpeed loop, and in the Hugging Face Trainer.
 
     python benchmarks/step.py [--json] [--size 10m|60m] [--rounds 5] [--steps 3]
 
@@ -81,7 +81,8 @@ def measure(size: str, rounds: int, steps: int) -> dict[str, object]:
         "seconds": medians,
         "matmul_share": {name: facts["flops"] / seconds / facts["matmul_flops"] for name, seconds in medians.items()},
         "times_as_fast": {
-            ours: {name: medians[name] / medians[ours] for name in ("transformers", "trainer")} for ours in CONTESTANTS[:2]
+            ours: {name: medians[name] / medians[ours] for name in ("transformers", "trainer")}
+            for ours in CONTESTANTS[:2]
         },
     }
 
@@ -102,8 +103,9 @@ def table(result: dict[str, object]) -> str:
     seconds, shares = result["seconds"], result["matmul_share"]
     assert isinstance(seconds, dict) and isinstance(shares, dict)
     head = (
-        f"{result['parameters']:,} parameters, {result['tokens_per_step']:,} tokens a step, {result['threads']} threads, "
-        f"fp32 matmul {result['matmul_gflops']:.0f} GFLOP/s\n{'':20}{'s/step':>8}{'of matmul':>11}{'vs aiftrain':>13}{'vs compiled':>13}\n"
+        f"{result['parameters']:,} parameters, {result['tokens_per_step']:,} tokens a step, "
+        f"{result['threads']} threads, fp32 matmul {result['matmul_gflops']:.0f} GFLOP/s\n"
+        f"{'':20}{'s/step':>8}{'of matmul':>11}{'vs aiftrain':>13}{'vs compiled':>13}\n"
     )
     rows = (
         f"{name:20}{seconds[name]:8.3f}{shares[name]:11.2f}{seconds[name] / seconds['aiftrain']:13.2f}"

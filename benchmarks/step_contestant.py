@@ -1,4 +1,4 @@
-"""One contestant of benchmarks/step.py: `step_contestant.py NAME SIZE` reads numbers of steps and answers with seconds."""
+"""One contestant of benchmarks/step.py: `step_contestant.py NAME SIZE` is told how many steps, and answers how long."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def serve_trainer(size: str) -> None:
                 for row in tokens_of(step)[:, :-1]:
                     yield {"input_ids": row, "labels": row}
 
-    class Turns(TrainerCallback):  # type: ignore[misc]
+    class Turns(TrainerCallback):
         left, started = 0, 0.0
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:

@@ -13,17 +13,29 @@ from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import Execution, ParallelLayout
 from aiftrain.run.spec import RunSpec
 
+NO_SKIP = os.environ.get("AIFTRAIN_NO_SKIP") == "1"
+
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With AIFTRAIN_NO_SKIP=1 a skipped test is a failed one: CI has every service that a test could miss."""
     report = yield
-    if report.skipped and os.environ.get("AIFTRAIN_NO_SKIP") == "1":
-        report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} was skipped, and AIFTRAIN_NO_SKIP=1 lets none: {report.longrepr}"
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", _no_skip(report)
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for whole files that skip themselves."""
+    report = yield
+    if NO_SKIP and report.skipped:
+        report.outcome, report.longrepr = "failed", _no_skip(report)
+    return report
+
+
+def _no_skip(report: pytest.TestReport | pytest.CollectReport) -> str:
+    return f"{report.nodeid} skips, and AIFTRAIN_NO_SKIP=1 lets none: {report.longrepr}"
 
 
 def small_spec(**changes: Any) -> RunSpec:

@@ -100,7 +100,8 @@ def test_another_run_is_refused_in_the_same_folder(trained: RunFolder, work: Pat
 
 
 def test_sample_continues_a_prompt(trained: RunFolder, work: Path) -> None:
-    answer = json.loads(finish(aiftrain(work, "sample", "first", "The function returns", "--json")).splitlines()[-1])
+    output = finish(aiftrain(work, "sample", "first", "The function returns", "--json"))
+    answer = json.loads(output)
     assert answer["prompt"] == "The function returns"
     assert answer["text"].strip()
 
@@ -144,6 +145,8 @@ def test_the_smoke_recipe_beats_a_unigram_model_in_three_minutes(tmp_path: Path)
     folder = RunFolder(tmp_path / "smoke")
     unigram = json.loads(folder.data_json.read_text(encoding="utf-8"))["sources"]
     (validation,) = [r["validation"] for r in read_lines(folder.metrics) if "validation" in r][-1:]
-    assert {name: validation[name] < unigram[name]["unigram_loss"] - 1 for name in unigram} == dict.fromkeys(unigram, True)
+    assert {name: validation[name] < unigram[name]["unigram_loss"] - 1 for name in unigram} == dict.fromkeys(
+        unigram, True
+    )
     assert seconds < 180
     assert read_metrics(folder)

@@ -10,7 +10,7 @@
 Saving:    make the folder; ranks write and sync their shards; sync the folder; manifest.json.part, sync, rename,
            sync the folder. The rename is the commit. A crash before it leaves a folder without a manifest.
 Removing:  unlink the manifest, sync the folder, remove the files. A crash in between leaves the same.
-No other operation touches a complete checkpoint.
+Aside:     one rename. Nothing else touches a complete checkpoint.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Catalog:
 
     @classmethod
     def of_run(cls, folder: RunFolder, spec: RunSpec) -> Catalog:
-        """The catalog of a run: in its folder, unless storage.path names another place."""
-        return cls(Path(spec.storage.path) if spec.storage.path else folder.checkpoints)
+        """The catalog of a run: in its folder, or in a folder of its own in storage.path, which runs may share."""
+        return cls(Path(spec.storage.path) / spec.lineage if spec.storage.path else folder.checkpoints)
 
     def step_folder(self, step: int) -> Path:
         """Where the checkpoint of `step` is, or is going to be."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiftrain.cli import output
-from aiftrain.cli.run_folder import checkpoint_folder
 from aiftrain.errors import EXIT_FAILED, EXIT_OK, UserError
 from aiftrain.run.folder import RunFolder
 
@@ -36,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.out is not None:
         raise UserError("--out goes with export")
-    catalog = Catalog(checkpoint_folder(folder, folder.read_spec()))
+    catalog = Catalog.of_run(folder, folder.read_spec())
     return _verify(catalog, options) if options.action == "verify" else _list(catalog, options)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -50,6 +51,12 @@ def facts(rows: Iterable[tuple[str, str]]) -> Table:
     for name, value in rows:
         grid.add_row(Text(name), Text(value))
     return grid
+
+
+def headline(text: str, to: Console) -> None:
+    """A bold line, wrapped, and a blank one."""
+    lines = textwrap.wrap(text, to.width)
+    to.print(Text("\n".join(lines) + "\n", style="bold"))
 
 
 def show(grid: Table, to: Console) -> None:

@@ -62,7 +62,7 @@ def as_document(spec: RunSpec, plan: LaunchPlan) -> dict[str, Any]:
 
 def _show(spec: RunSpec, plan: LaunchPlan, console: Console) -> None:
     estimate = plan.estimate
-    console.print(f"{spec.recipe} on {spec.factory.title}\n", style="bold", markup=False)
+    output.headline(f"{spec.recipe} on {spec.factory.title}", console)
     rows = [
         *_run_rows(spec, estimate),
         *_layout_rows(spec, plan),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from aiftrain.errors import UserError
 from aiftrain.plan.engine_config import deepspeed_config
@@ -49,13 +48,8 @@ def is_finished(folder: RunFolder, spec: RunSpec) -> bool:
     ends = [event for event in read_lines(folder.events) if event.get("event") == "end"]
     if not ends or ends[-1].get("exit_code") != 0 or ends[-1].get("step") != spec.train.total_steps:
         return False
-    latest = Catalog(checkpoint_folder(folder, spec)).latest()
+    latest = Catalog.of_run(folder, spec).latest()
     return latest is not None and latest.step == spec.train.total_steps
-
-
-def checkpoint_folder(folder: RunFolder, spec: RunSpec) -> Path:
-    """Where the run keeps its checkpoints: in its folder unless storage.path says otherwise."""
-    return Path(spec.storage.path) if spec.storage.path else folder.checkpoints
 
 
 def write_run(folder: RunFolder, spec: RunSpec, plan: LaunchPlan) -> None:

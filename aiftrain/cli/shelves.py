@@ -72,12 +72,13 @@ def _show(group: str, name: str, groups: Groups, *, as_json: bool) -> None:
         return
     console = output.console()
     summary = groups.summary(group, name)
-    console.print(f"{name}: {entry.get('title', summary)}\n", style="bold", markup=False)
+    output.headline(f"{name}: {entry.get('title', summary)}", console)
     sources = entry.pop("provenance", {})
     figures = dict(_flat(entry))
     output.show(output.facts((key, _word(value)) for key, value in figures.items()), console)
     if sources:
-        console.print("\nwhere it comes from\n", style="bold")
+        console.print()
+        output.headline("where it comes from", console)
         output.show(output.facts((key, _origin(source)) for key, source in sources.items()), console)
 
 

@@ -33,7 +33,7 @@ VERBS = (
 BY_NAME = {verb.name: verb for verb in VERBS}
 
 OVERVIEW = """\
-aiftrain trains language models on European supercomputers, and on your own machine.
+aiftrain trains language models, on European supercomputers and on your machine.
 
 usage: python -m aiftrain [VERB] [group=choice] [key=value] ... [options]
 
@@ -56,8 +56,8 @@ keys:   nodes time account seed run_dir train.KEY GROUP.KEY
   python -m aiftrain recipes             what else there is
   python -m aiftrain plan recipe=eu-llm-7b factory=lumi
 
-exit codes: 0 done; 1 failed; 2 asked for something impossible; 75 stopped early,
-            start it again to go on"""
+exit codes: 0 done; 1 failed; 2 asked for something impossible;
+            75 stopped early, start it again to go on"""
 
 
 def overview() -> str:

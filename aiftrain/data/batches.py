@@ -44,6 +44,12 @@ class Rows:
         self.starts = np.zeros(shape, np.bool_)
         self.filled_from = np.full(count, length + 1)
 
+    def fill_up(self, place: int, length: int, token: int) -> None:
+        """Make a row of `length` tokens a whole one; what fills it counts as another document."""
+        self.tokens[place, length:] = token
+        self.starts[place, length] = True
+        self.filled_from[place] = length
+
 
 class Windows:
     """The windows of a range of documents. `whole` of them are full; of `all`, the last may need filling."""
@@ -61,23 +67,13 @@ class Windows:
     def read(self, windows: Positions, places: Positions, rows: Rows) -> None:
         """Put windows into rows, `windows[i]` into row `places[i]`."""
         begins = self._start + windows * self.length
-        for begin, place in zip(begins.tolist(), places.tolist(), strict=True):
-            read = self._file.tokens[begin : min(begin + self.length + 1, self._stop)]
-            rows.tokens[place, : len(read)] = read
-            if len(read) <= self.length:
-                rows.tokens[place, len(read) :] = self._eos
-                rows.starts[place, len(read)] = True
-                rows.filled_from[place] = len(read)
-        self._mark_starts(begins, places, rows)
-
-    def _mark_starts(self, begins: Positions, places: Positions, rows: Rows) -> None:
-        """Mark where documents start after the first token of each window."""
-        ends = np.minimum(begins + self.length, self._stop - 1)
-        first, last = self._file.documents_before(begins), self._file.documents_before(ends)
-        counts = last - first
-        inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        starts = self._file.document_starts(np.repeat(first, counts) + inside)
-        rows.starts[np.repeat(places, counts), starts - np.repeat(begins, counts)] = True
+        ends = np.minimum(begins + self.length + 1, self._stop)
+        documents = self._file.documents_before(np.stack([begins, ends - 1]))
+        for place, begin, end, first, last in np.stack([places, begins, ends, *documents]).T.tolist():
+            rows.tokens[place, : end - begin] = self._file.tokens[begin:end]
+            rows.starts[place, self._file.document_starts(np.arange(first, last)) - begin] = True
+            if end - begin <= self.length:
+                rows.fill_up(place, end - begin, self._eos)
 
 
 class Batches:

@@ -92,7 +92,8 @@ def source_digest(
     """What a tokenized source goes by: its content and everything that decides what is made of it."""
     if source.spec.kind == "tokens":
         return digest_of([FORMAT, _content(source, files), vocab_size, data.validation_fraction])
-    return digest_of([FORMAT, _content(source, files), tokenizer.digest, data.validation_fraction, seed])
+    made_with = [tokenizer.digest, tokenizer.eos_id]
+    return digest_of([FORMAT, _content(source, files), made_with, data.validation_fraction, seed])
 
 
 def _content(source: Source, files: FileDigest) -> str:

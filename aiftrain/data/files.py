@@ -65,6 +65,16 @@ def commit(part: Path, file: Path) -> None:
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())
         part.replace(file)
+        _sync_folder(file.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, so that a record never outlives the files it speaks of."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(file: Path, document: object) -> None:
@@ -84,13 +94,15 @@ def locked(folder: Path) -> Iterator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("ab") as stream:
+        stream = (folder / "lock").open("ab")
+    with stream:
+        with writing(folder / "lock"):
             fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
             _remove_parts(folder)
-            try:
-                yield
-            finally:
-                _remove_parts(folder)
+            yield
+        finally:
+            _remove_parts(folder)
 
 
 def _remove_parts(folder: Path) -> None:

@@ -49,7 +49,7 @@ def index_file(prefix: Path) -> Path:
 
 
 class IndexedTokens:
-    """A .bin/.idx pair, mapped into memory and never copied.
+    """A .bin/.idx pair, mapped into memory; tokens are never copied.
 
     `tokens` is the whole stream, 1-D. Opening costs the same for any size; `check` reads the whole index.
     Raises UserError where a file is missing or no such pair, DamagedError where the two do not fit together.
@@ -58,8 +58,7 @@ class IndexedTokens:
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
         self.prefix = Path(prefix)
         self._bin, self._index = bin_file(self.prefix), index_file(self.prefix)
-        header = self._read_header()
-        self.dtype, self.sequences, self.documents = header
+        self.dtype, self.sequences, self.documents = self._read_header()
         lengths_at = _HEADER.size
         offsets_at = lengths_at + 4 * self.sequences
         documents_at = offsets_at + 8 * self.sequences
@@ -75,6 +74,11 @@ class IndexedTokens:
 
     def document_starts(self, documents: Positions) -> Positions:
         """The token at which each of `documents` (numbers up to and including `self.documents`) starts."""
+        if self.documents <= _IN_MEMORY:
+            return self._starts[documents]
+        return self._read_starts(documents)
+
+    def _read_starts(self, documents: Positions) -> Positions:
         if not self.sequences:
             return np.zeros_like(documents)
         sequence = self._documents[documents]
@@ -84,12 +88,12 @@ class IndexedTokens:
     def documents_before(self, positions: Positions) -> Positions:
         """How many documents start at or before each token position."""
         if self.documents <= _IN_MEMORY:
-            return np.searchsorted(self._starts, positions, side="right")
+            return np.searchsorted(self._starts[:-1], positions, side="right")
         return self._documents_before(positions)
 
     @cached_property
     def _starts(self) -> Positions:
-        return self.document_starts(np.arange(self.documents))
+        return self._read_starts(np.arange(self.documents + 1))
 
     def _documents_before(self, positions: Positions) -> Positions:
         """A binary search of all positions at once that leaves a huge index on disk.
@@ -137,7 +141,7 @@ class IndexedTokens:
         size = self._index.stat().st_size
         if size < needed:
             raise DamagedError(f"{self._index} is cut short: it has {size} bytes and its header tells of {needed}")
-        return np.memmap(self._index, dtype=np.uint8, mode="r")
+        return np.asarray(np.memmap(self._index, dtype=np.uint8, mode="r"))
 
     def _map_tokens(self) -> Tokens:
         with reading(self._bin):
@@ -150,7 +154,7 @@ class IndexedTokens:
         if (int(self._documents[0]), int(self._documents[-1])) != (0, self.sequences):
             raise DamagedError(f"{self._index} is damaged: its documents do not cover its {self.sequences} sequences")
         with reading(self._bin):
-            return np.memmap(self._bin, dtype=self.dtype, mode="r") if size else np.empty(0, self.dtype)
+            return np.asarray(np.memmap(self._bin, self.dtype, "r")) if size else np.empty(0, self.dtype)
 
 
 class IndexedWriter:

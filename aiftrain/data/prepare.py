@@ -17,7 +17,7 @@ from aiftrain.data.assembly import Counts, SourceRecord, Units, split_in_place, 
 from aiftrain.data.cache import Cache, FileDigest, describe_tokenizer, source_digest, tokenizer_digest
 from aiftrain.data.corpus import PreparedCorpus, PreparedSource, PreparedTokenizer, SourceResult, make_corpus
 from aiftrain.data.encoding import Job, record_file
-from aiftrain.data.files import locked
+from aiftrain.data.files import locked, writing
 from aiftrain.data.indexed import IndexedTokens
 from aiftrain.data.sources import Source, find_source
 from aiftrain.data.tokenizer_training import train_tokenizer
@@ -134,7 +134,8 @@ class _Preparation:
 
     def _encode(self, source: Source, job: Job, advance: Advance) -> Units:
         """Encode the units that no earlier preparation has finished."""
-        job.folder.mkdir(exist_ok=True)
+        with writing(job.folder):
+            job.folder.mkdir(exist_ok=True)
         units = list(enumerate(source.units()))
         waiting = [(number, unit) for number, unit in units if not record_file(job.prefix(number)).is_file()]
         advance(source.size - sum(span.size for _, unit in waiting for span in unit))

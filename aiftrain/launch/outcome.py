@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiftrain.errors import EXIT_FAILED, EXIT_OK, EXIT_RESUME, EXIT_USER
+
+_ROOM_FOR_A_WORD = 2**20  # bytes; with less free, a rank may have failed to leave its note
 
 # What a rank says when it fails because another one did. Lower case.
 _CONSEQUENCES = (
@@ -123,11 +126,12 @@ def _failed(end: RankEnd) -> Outcome:
 
 
 def _vanished(end: RankEnd, killed_by_memory: bool) -> Outcome:
-    reason = (
-        "the machine ran out of memory and killed it: a smaller train.micro_batch or more ranks need less"
-        if killed_by_memory
-        else "something killed it (kill -9, or a limit of the machine)"
-    )
+    if killed_by_memory:
+        reason = "the machine ran out of memory and killed it; a smaller train.micro_batch or more ranks need less"
+    elif shutil.disk_usage(end.log.parent).free < _ROOM_FOR_A_WORD:
+        reason = f"the disk that holds {end.log.parent} is full"
+    else:
+        reason = "something killed it (kill -9, or a limit of the machine)"
     return Outcome(EXIT_FAILED, f"rank {end.rank} vanished without a word: {reason}", end.log)
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -106,7 +107,8 @@ class LocalRanks:
         for rank in self._alive():
             note = {"rank": rank, "host": socket.gethostname(), "time": time.time(), "exit_code": EXIT_FAILED}
             note["message"] = "killed: it waited for another rank that was lost"
-            (self._logs / f"rank-{rank:05d}.exit.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
+            with suppress(OSError):  # on a full disk they go unexplained
+                (self._logs / f"rank-{rank:05d}.exit.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
         self.kill()
 
     def _alive(self) -> dict[int, int]:

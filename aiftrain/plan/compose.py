@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from aiftrain.errors import ConfigError, Problem
 from aiftrain.plan import overrides as typed
@@ -45,7 +46,7 @@ def compose_config(overrides: list[str]) -> DictConfig:
     with _hydra(groups):
         try:
             config = hydra_compose("config", _for_hydra(parsed, groups), return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ConfigError([_explain(error)]) from error
     return _finish(config)
 

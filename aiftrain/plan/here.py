@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import socket
@@ -11,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiftrain.plan.groups import Groups
+from aiftrain.run.process import usable_cores
 
 LOCAL = "local"
 
 _SLURM_CONF = Path("/etc/slurm/slurm.conf")
+_CGROUPS = Path("/sys/fs/cgroup")
 _FAST_BF16 = {"amx_bf16", "avx512_bf16"}  # x86 instruction sets that multiply bf16 faster than fp32
 
 
@@ -30,7 +31,7 @@ class Node:
 
 def this_node() -> Node:
     """What this process may use."""
-    return Node(_cores(), _memory_gib(), platform.machine(), bool(_FAST_BF16 & _cpu_flags()))
+    return Node(usable_cores(), _memory_gib(), platform.machine(), bool(_FAST_BF16 & _cpu_flags()))
 
 
 def find_factory(
@@ -54,23 +55,20 @@ def _cluster_name(slurm_conf: Path) -> str | None:
     return found[1] if found else None
 
 
-def _cores() -> int:
-    """Cores this process may run on, no more than its cgroup's quota of time."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _read(Path("/sys/fs/cgroup/cpu.max")).partition(" ")
-    if quota.isdigit() and period.strip().isdigit():
-        cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
-
-
 def _memory_gib() -> float | None:
-    """The machine's memory, or the cgroup's limit where that is less."""
+    """The machine's memory, or the limit of a control group around this process where that is less."""
     found = re.search(r"^MemTotal:\s+(\d+) kB", _read(Path("/proc/meminfo")), re.MULTILINE)
     limits = [int(found[1]) * 1024] if found else []
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        text = _read(Path(file)).strip()
-        limits += [int(text)] if text.isdigit() else []
+    limits += [int(text) for file in _limit_files() if (text := _read(file).strip()).isdigit()]
     return round(min(limits) / 2**30, 1) if limits else None
+
+
+def _limit_files() -> list[Path]:
+    """Where control groups may limit this process's memory: its own group and those around it, or version 1's root."""
+    found = re.search(r"^0::/(.*)$", _read(Path("/proc/self/cgroup")), re.MULTILINE)
+    group = _CGROUPS / found[1] if found else _CGROUPS
+    around = [folder for folder in group.parents if folder.is_relative_to(_CGROUPS)]
+    return [*(folder / "memory.max" for folder in (group, *around)), _CGROUPS / "memory" / "memory.limit_in_bytes"]
 
 
 def _cpu_flags() -> set[str]:

@@ -22,7 +22,7 @@ _FITS = {
     "float_parsing": "a number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
-    "string_type": "a text",
+    "string_type": "a text, in quotes where it reads like a number",
     "dict_type": "keys and values",
     "model_type": "keys and values",
     "model_attributes_type": "keys and values",
@@ -61,7 +61,7 @@ def _problem(details: ErrorDetails) -> Problem:
         return Problem(where, "has no value", _advice_for_missing(where))
     if kind == "value_error":
         return Problem(where, str(details["ctx"]["error"]))
-    return Problem(where, f"{found!r} does not fit", _FITS.get(kind) or _bounds(details))
+    return Problem(where, f"{found!r} does not fit", f"must be {_FITS.get(kind) or _bounds(details)}")
 
 
 def _advice_for_missing(where: str) -> str:

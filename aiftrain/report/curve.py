@@ -37,7 +37,7 @@ def draw(folder: RunFolder) -> Path:
     _plot_training(axes, metrics)
     _plot_validation(axes, metrics)
     _plot_unigram(axes, folder)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, ncols=1 + len(axes.lines) // 12)  # many languages need columns
     _save(figure, folder.picture)
     return folder.picture
 
@@ -89,7 +89,9 @@ def _plot_training(axes: Axes, metrics: Metrics) -> None:
     smooth = running_mean(losses, max(1, len(losses) // _SMOOTH_OVER))
     thin = slice(None, None, -(-len(steps) // _MOST_POINTS))
     axes.plot(steps[thin], losses[thin], color=_TRAIN, alpha=0.25, linewidth=0.8)
-    axes.plot(steps[thin], smooth[thin], color=_TRAIN, linewidth=1.8, label=f"training ({losses[-1]:.2f} at the end)")
+    axes.plot(
+        steps[thin], smooth[thin], color=_TRAIN, linewidth=1.8, label=f"training, running mean ({smooth[-1]:.2f})"
+    )
 
 
 def _plot_validation(axes: Axes, metrics: Metrics) -> None:

@@ -48,7 +48,9 @@ class RunFolder:
         try:
             document = json.loads(self.run_json.read_text(encoding="utf-8"))
             if document.get("format") != FORMAT:
-                raise UserError(f"{self.run_json} has format {document.get('format')}; this aiftrain reads format {FORMAT}")
+                raise UserError(
+                    f"{self.run_json} has format {document.get('format')}; this aiftrain reads format {FORMAT}"
+                )
             return RunSpec.model_validate(document)
         except (ValueError, ValidationError) as error:
             raise UserError(f"{self.run_json} cannot be read as a run: {error}") from error

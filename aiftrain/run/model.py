@@ -37,9 +37,10 @@ class ModelSpec(Strict):
                 f"num_kv_heads may be {_divisors(self.num_heads)}"
             )
         if self.head_dim is None and self.hidden_size % self.num_heads:
+            multiple = self.num_heads * (self.hidden_size // self.num_heads + 1)
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}: "
-                f"give model.head_dim, or a hidden_size such as {self.num_heads * (self.hidden_size // self.num_heads + 1)}"
+                f"give model.head_dim, or a hidden_size such as {multiple}"
             )
         if self.head_size % 2:
             raise ValueError(f"head_dim {self.head_size} is odd: rotary embedding turns pairs, so it must be even")

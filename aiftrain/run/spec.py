@@ -15,6 +15,19 @@ from aiftrain.run.model import ModelSpec
 
 FORMAT = 1
 
+# Of `train`: how long to go on, what to look at meanwhile, and what changes speed but no result worth the name.
+_FREE_TO_CHANGE = {
+    "steps",
+    "tokens",
+    "micro_batch",
+    "compile",
+    "deterministic",
+    "loss_chunk",
+    "evaluate_every",
+    "evaluate_batches",
+    "measure_matmul",
+}
+
 Precision = Literal["fp32", "bf16"]
 
 
@@ -103,7 +116,9 @@ class TrackingSpec(Strict):
     @model_validator(mode="after")
     def _online_is_named(self) -> TrackingSpec:
         if self.wandb == "online" and not self.base_url:
-            raise ValueError("tracking.wandb=online sends data away: name the server with tracking.base_url=https://...")
+            raise ValueError(
+                "tracking.wandb=online sends data away: name the server with tracking.base_url=https://..."
+            )
         return self
 
 
@@ -139,13 +154,19 @@ class RunSpec(Strict):
 
     @property
     def digest(self) -> str:
-        """12 hexadecimal digits of what decides the numbers, and of the strategy, so that each has its folder."""
-        return _digest(self.identity() | {"parallelism": self.parallelism.model_dump(mode="json")})
+        """12 hexadecimal digits of what decides the numbers, the length, and the strategy: each has its own folder."""
+        strategy = self.parallelism.model_dump(mode="json")
+        return _digest(self.identity() | {"steps": self.train.total_steps, "parallelism": strategy})
+
+    @property
+    def lineage(self) -> str:
+        """12 hexadecimal digits of the identity: the same for a run that goes on longer, or in another layout."""
+        return _digest(self.identity())
 
     def identity(self) -> dict[str, object]:
-        """What may not change between a checkpoint and its resumption, as JSON values by dotted section."""
+        """What may not change between a checkpoint and its resumption, as JSON values by section."""
         data = self.data.model_dump(mode="json", exclude={"cache_dir", "workers"})
-        train = self.train.model_dump(mode="json", exclude={"micro_batch", "evaluate_every", "evaluate_batches", "measure_matmul"})
+        train = self.train.model_dump(mode="json", exclude=_FREE_TO_CHANGE)
         return {
             "model": self.model.model_dump(mode="json"),
             "data": data,

@@ -23,8 +23,8 @@ def chunked_cross_entropy(
     hidden [tokens, H], weight [V, H], targets [tokens] (IGNORE: no loss). The objective adds `z_loss` times
     the squared log-partition of each token (PaLM, arXiv 2204.02311, section 5).
     """
-    objective, plain = _ChunkedCrossEntropy.apply(hidden, weight, targets, chunk, z_loss)
-    return objective, plain
+    losses: tuple[Tensor, Tensor] = _ChunkedCrossEntropy.apply(hidden, weight, targets, chunk, z_loss)  # type: ignore[no-untyped-call]
+    return losses
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

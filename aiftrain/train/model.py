@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from aiftrain.run.model import ModelSpec
 from aiftrain.train.loss import chunked_cross_entropy
 
+Logits = Tensor
+Losses = tuple[Tensor, Tensor]  # the objective, and the plain cross-entropy, summed over tokens
+
 
 class Attention(nn.Module):
     """Causal self-attention of `num_heads` queries over `num_kv_heads` keys and values."""
@@ -40,7 +43,8 @@ class Attention(nn.Module):
         if repeats > 1:
             key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return out
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         spec = self.spec
@@ -61,7 +65,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        out: Tensor = self.down(F.silu(gate) * up)
+        return out
 
 
 class Layer(nn.Module):
@@ -76,18 +81,21 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rotary, mask)
-        return x + self.mlp(self.mlp_norm(x))
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
 
 
 class Head(nn.Module):
     """The output projection. It gives logits, or the loss without them."""
+
+    weight: nn.Parameter
 
     def __init__(self, spec: ModelSpec, tied: nn.Parameter | None) -> None:
         super().__init__()
         self.weight = tied if tied is not None else nn.Parameter(torch.empty(spec.vocab_size, spec.hidden_size))
         self.z_loss = spec.z_loss
 
-    def forward(self, hidden: Tensor, targets: Tensor | None, chunk: int) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, hidden: Tensor, targets: Tensor | None, chunk: int) -> Logits | Losses:
         if targets is None:
             return F.linear(hidden, self.weight)
         return chunked_cross_entropy(
@@ -98,6 +106,9 @@ class Head(nn.Module):
 class Decoder(nn.Module):
     """The whole model. Weights are set by `initialise`, not by the constructor."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, spec: ModelSpec, *, sequence_length: int, loss_chunk: int = 1024) -> None:
         super().__init__()
         self.spec = spec
@@ -105,14 +116,14 @@ class Decoder(nn.Module):
         self.embed = nn.Embedding(spec.vocab_size, spec.hidden_size)
         self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.num_layers))
         self.norm = nn.RMSNorm(spec.hidden_size, eps=spec.norm_eps)
-        self.head = Head(spec, self.embed.weight if spec.tie_embeddings else None)
+        self.head = Head(spec, tied=self.embed.get_parameter("weight") if spec.tie_embeddings else None)
         cos, sin = rotary_table(spec, sequence_length)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None, documents: Tensor | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Logits | Losses:
         """Logits [batch, length, V], or with `targets` the summed losses (objective, plain).
 
         tokens, targets, documents: integers [batch, length]. Attention stays inside equal `documents`.
@@ -123,7 +134,8 @@ class Decoder(nn.Module):
         mask = None if documents is None else document_mask(documents, self._mask_dtype(x))
         for layer in self.layers:
             x = layer(x, rotary, mask)
-        return self.head(self.norm(x), targets, self.loss_chunk)
+        out: Logits | Losses = self.head(self.norm(x), targets, self.loss_chunk)
+        return out
 
     @staticmethod
     def _mask_dtype(x: Tensor) -> torch.dtype:
@@ -181,7 +193,8 @@ def _whole(parameter: nn.Parameter) -> AbstractContextManager[object]:
         return nullcontext()
     import deepspeed  # sampling does without it, and it takes seconds to load
 
-    return deepspeed.zero.GatheredParameters([parameter], modifier_rank=0)
+    gathered: AbstractContextManager[object] = deepspeed.zero.GatheredParameters([parameter], modifier_rank=0)
+    return gathered
 
 
 def decayed_and_not(model: Decoder) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

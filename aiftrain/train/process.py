@@ -16,7 +16,7 @@ from aiftrain.run.rank import Rank
 
 
 class StopRequest:
-    """Remembers a signal that asks the run to save and leave. A handler only sets the flag; the loop looks once a step."""
+    """Remembers a signal that asks the run to save and leave. The handler only sets it; the loop looks once a step."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 

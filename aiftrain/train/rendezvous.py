@@ -86,4 +86,3 @@ def _complete_environment(rank: Rank) -> None:
         "LOCAL_RANK": str(rank.local_rank),
         "LOCAL_WORLD_SIZE": str(rank.local_size),
     }
-

@@ -32,8 +32,8 @@ def sample(
     Temperature 0 takes the likeliest token each time. UserError where the run has no checkpoint (of `step`).
     """
     spec = folder.read_spec()
-    tokenizer = load_tokenizer(Path(_tokenizer_path(folder)))
-    model = load_model(spec, _checkpoint(spec, folder, step))
+    tokenizer = load_tokenizer(_tokenizer_path(folder))
+    model = load_model(spec, Catalog.of_run(folder, spec).find(step))
     ids = tokenizer.encode(prompt) or [tokenizer.eos_id]
     generator = torch.Generator().manual_seed(seed)
     new: list[int] = []
@@ -67,17 +67,7 @@ def _choose(logits: Tensor, temperature: float, top_k: int, generator: torch.Gen
     return int(indices[torch.multinomial(chances, 1, generator=generator)])
 
 
-def _checkpoint(spec: RunSpec, folder: RunFolder, step: int | None) -> Checkpoint:
-    catalog = Catalog(Path(spec.storage.path) if spec.storage.path else folder.checkpoints)
-    entry = catalog.latest() if step is None else catalog.read(step)
-    if entry is None:
-        there = ", ".join(str(entry.step) for entry in catalog.entries()) or "none"
-        wanted = "" if step is None else f" of step {step}"
-        raise UserError(f"{catalog.folder} has no complete checkpoint{wanted}; complete steps: {there}")
-    return entry
-
-
-def _tokenizer_path(folder: RunFolder) -> str:
+def _tokenizer_path(folder: RunFolder) -> Path:
     if not folder.data_json.is_file():
         raise UserError(f"{folder.path} has no data.json, which names its tokenizer: has the run been started?")
     document = json.loads(folder.data_json.read_text(encoding="utf-8"))

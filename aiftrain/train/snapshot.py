@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -68,7 +69,7 @@ class Checkpoints:
             if not faults:
                 return self._load(engine, entry)
             self.tracker.event("damaged", step=entry.step, message="; ".join(faults))
-            self._on_first(lambda: self.catalog.set_aside(entry.step))
+            self._on_first(partial(self.catalog.set_aside, entry.step))
 
     def _manifest(
         self, engine: Engine, state: TrainState, sources: dict[str, int], records: list[FileRecord]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import torch
 
@@ -45,7 +44,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         parameters=spec.model.parameters,
     )
     engine = Engine(spec, execution, folder, device)
-    catalog = Catalog(Path(spec.storage.path) if spec.storage.path else folder.checkpoints)
+    catalog = Catalog.of_run(folder, spec)
     checkpoints = Checkpoints(spec, catalog, rank, tracker)
     trainer = Trainer(
         spec=spec,

@@ -6,6 +6,7 @@ Only rank 0 writes; on other ranks every call does nothing.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aiftrain.errors import UserError
@@ -39,8 +40,7 @@ class Tracker:
         if not self._writes:
             return
         append_line(self.folder.metrics, {"step": step, "attempt": self.attempt, "time": time.time()} | values)
-        if self._wandb is not None:
-            self._wandb.log(values, step=step)
+        self._copy(lambda wandb: wandb.log(values, step=step))
         print(_line(step, values), flush=True)
 
     def event(self, name: str, **fields: Any) -> None:
@@ -51,8 +51,21 @@ class Tracker:
         print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()), flush=True)
 
     def close(self) -> None:
-        if self._wandb is not None:
-            self._wandb.finish()
+        """Let wandb finish its files."""
+        self._copy(lambda wandb: wandb.finish())
+
+    def _copy(self, action: Callable[[Any], object]) -> None:
+        """Do something with wandb. It is only a copy: where it fails, the run goes on without it.
+
+        A scheduler that signals every process of a job ends wandb's own process before the rank has saved.
+        """
+        if self._wandb is None:
+            return
+        try:
+            action(self._wandb)
+        except Exception as error:  # wandb documents no base class for what it raises
+            self._wandb = None
+            self.event("wandb lost", message=f"{type(error).__name__}: {error}")
 
 
 def _start_wandb(folder: RunFolder, spec: RunSpec) -> Any:
@@ -60,7 +73,9 @@ def _start_wandb(folder: RunFolder, spec: RunSpec) -> Any:
     try:
         import wandb
     except ImportError as error:
-        raise UserError("tracking with wandb needs the package wandb: install aiftrain[train], or tracking=none") from error
+        raise UserError(
+            "tracking with wandb needs the package wandb: install aiftrain[train], or tracking=none"
+        ) from error
     folder.wandb.mkdir(exist_ok=True)
     settings = dict(_WANDB_QUIET)
     if spec.tracking.base_url:
@@ -70,7 +85,7 @@ def _start_wandb(folder: RunFolder, spec: RunSpec) -> Any:
         name=f"{spec.recipe}-{spec.digest}",
         id=spec.digest,
         resume="allow" if spec.tracking.wandb == "online" else None,
-        mode=spec.tracking.wandb,
+        mode="online" if spec.tracking.wandb == "online" else "offline",
         dir=str(folder.path),
         config=spec.model_dump(mode="json", exclude={"account"}),
         settings=wandb.Settings(**settings),

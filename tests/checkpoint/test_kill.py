@@ -17,7 +17,7 @@ import pytest
 import aiftrain
 from aiftrain.checkpoint.catalog import Catalog
 
-KILLS = 50
+KILLS = 40
 NEVER = 1_000_000  # a file operation that no child comes to
 
 

@@ -1,4 +1,4 @@
-"""Completion: what is offered, and that a real bash takes it."""
+"""Completion: what is offered, and that real shells take it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import pty
 import select
 import shutil
-import subprocess
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from aiftrain.cli.completion import offers
-from aiftrain.cli.main import main
 from tests.cli.program import ROOT
 
 
@@ -48,53 +47,42 @@ def test_everything_is_offered_at_first() -> None:
     assert {"plan", "launch", "recipe=", "model.", "nodes=", "train."} <= set(offers("python -m aiftrain "))
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="apt-get install bash")
-@pytest.mark.parametrize(
-    ("typed", "completed"),
-    [
-        ("python -m aiftrain plan recipe=smoke-\t", "recipe=smoke-eu"),
-        ("python -m aiftrain factories show lu\t", "factories show lumi"),
-        ("python -m aiftrain model.num_l\t", "model.num_layers="),
-        ("python only-\t", "only-here.txt"),
-    ],
-)
-def test_a_real_bash_completes(typed: str, completed: str, tmp_path: Path) -> None:
+TYPED = [
+    ("python -m aiftrain plan recipe=smoke-\t", "recipe=smoke-eu"),
+    ("python -m aiftrain factories show lu\t", "factories show lumi"),
+    ("python -m aiftrain model.num_l\t", "model.num_layers="),
+    ("python only-\t", "only-here.txt"),
+]
+SHELLS = {
+    "bash": ["bash", "--norc", "--noprofile", "-i"],
+    "zsh": ["zsh", "-f", "-i"],
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("typed", "completed"), TYPED)
+def test_a_real_shell_completes(shell: str, typed: str, completed: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell}: apt-get install {shell}")
     (tmp_path / "only-here.txt").touch()
     (tmp_path / "python").symlink_to(sys.executable)
-    assert completed in _type(tmp_path, typed, completed)
+    assert completed in _type(shell, tmp_path, typed, completed)
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="apt-get install zsh")
-def test_zsh_takes_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--completion", "zsh"])
-    script = tmp_path / "completion.zsh"
-    script.write_text(capsys.readouterr().out, encoding="utf-8")
-    done = subprocess.run(["zsh", "-f", "-n", str(script)], capture_output=True, text=True, timeout=20)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def _type(folder: Path, typed: str, awaited: str) -> str:
-    """What an interactive bash with our completion shows after `typed`, until `awaited` is there or long after."""
+def _type(shell: str, folder: Path, typed: str, awaited: str) -> str:
+    """What an interactive shell with our completion shows after `typed`, until `awaited` is there or long after."""
+    environ = {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(folder)}
     pid, terminal = pty.fork()
     if pid == 0:
-        path = f"{folder}:{os.environ['PATH']}"
-        environ = {
-            "PATH": path,
-            "PYTHONPATH": str(ROOT),
-            "PS1": "$ ",
-            "TERM": "dumb",
-            "COLUMNS": "200",
-            "HOME": str(folder),
-        }
         os.chdir(folder)
-        os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], environ)
+        os.execvpe(shell, SHELLS[shell], environ | {"PS1": "$ ", "TERM": "dumb", "COLUMNS": "200"})
     try:
-        os.write(terminal, b'eval "$(python -m aiftrain --completion bash)"; echo rea""dy\n')
-        _read_until(terminal, "ready\r\n$ ")
+        os.write(terminal, f'eval "$(python -m aiftrain --completion {shell})"; echo rea""dy\n'.encode())
+        _read_until(terminal, "ready\r\n")
         os.write(terminal, typed.encode())
         return _read_until(terminal, awaited)
     finally:
-        os.kill(pid, 9)
+        os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(terminal)
 

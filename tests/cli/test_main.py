@@ -66,7 +66,7 @@ def test_nothing_and_help_print_the_overview(capsys: pytest.CaptureFixture[str])
         assert main(words) == 0
         out = capsys.readouterr().out
         assert all(f"  {verb.name} " in out for verb in VERBS)
-        assert max(map(len, out.splitlines())) <= 81
+        assert max(map(len, out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("verb", [verb.name for verb in VERBS])

@@ -88,6 +88,7 @@ def test_shapes_and_types(corpus: PreparedCorpus) -> None:
     assert [(a.shape, a.dtype.name) for a in (batch.tokens, batch.targets)] == [((3, LENGTH), "int64")] * 2
     assert (batch.documents.shape, batch.documents.dtype.name) == ((3, LENGTH), "int32")
     assert batch.sources.shape == (3,)
+    assert batch.valid_tokens == 3 * LENGTH - int((batch.targets == IGNORED).sum())
     assert all(a.flags.c_contiguous and a.flags.writeable for a in (batch.tokens, batch.targets, batch.documents))
 
 

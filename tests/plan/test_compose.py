@@ -12,8 +12,11 @@ from hydra.version import VersionBase
 
 from aiftrain.errors import ConfigError
 from aiftrain.plan.compose import compose, compose_config, expand_sweep, to_yaml
+from aiftrain.plan.groups import read_yaml
 from aiftrain.plan.here import this_node
 from aiftrain.plan.spec import resolve
+from aiftrain.run.spec import TrainSpec
+from aiftrain.shipped import conf_dir
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +89,22 @@ def test_a_recipe_of_ones_own_without_its_first_line_is_refused(tmp_path: Path) 
     (tmp_path / "recipe" / "mine.yaml").write_text("seed: 7\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="# @package _global_"):
         compose(["recipe=mine", f"hydra.searchpath=[{tmp_path}]"])
+
+
+def test_a_broken_file_of_ones_own_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "broken.yaml").write_text("name: [broken\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="line 2"):
+        compose(["recipe=smoke", "model=broken", f"hydra.searchpath=[{tmp_path}]"])
+
+
+def test_config_yaml_shows_every_key_of_train_at_its_default(tmp_path: Path) -> None:
+    shown = read_yaml(conf_dir() / "config.yaml")["train"]
+    fields = TrainSpec.model_fields
+    assert set(shown) == set(fields)
+    assert {key: shown[key] for key in fields if not fields[key].is_required()} == {
+        key: field.default for key, field in fields.items() if not field.is_required()
+    }
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,11 @@ class Nursery:
     """A process that forks ranks on demand."""
 
     def __init__(self) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "DS_ACCELERATOR": "cpu",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
         self._process = subprocess.Popen(
             [sys.executable, str(NURSERY)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -122,7 +126,10 @@ def nursery() -> Iterator[Nursery]:
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two small languages to learn from."""
     folder = tmp_path_factory.mktemp("text")
-    for language, words in {"de": "der Hund und die Katze sehen das Haus", "fr": "le chien et le chat voient la maison"}.items():
+    for language, words in {
+        "de": "der Hund und die Katze sehen das Haus",
+        "fr": "le chien et le chat voient la maison",
+    }.items():
         lines = [" ".join(words.split()[i % 7 :] + [str(i * 37 % 101)] * (i % 5)) for i in range(1500)]
         (folder / f"{language}.txt").write_text("\n".join(lines), encoding="utf-8")
     return folder
@@ -136,7 +143,9 @@ def new_run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 
     def make(*overrides: str, ranks: int = 2, folder: Path | None = None) -> RunFolder:
         where = folder or tmp_path_factory.mktemp("run")
-        sources = [f"+data.sources.{name}={{kind: text, path: {text}/{name}.txt, split: line}}" for name in ("de", "fr")]
+        sources = [
+            f"+data.sources.{name}={{kind: text, path: {text}/{name}.txt, split: line}}" for name in ("de", "fr")
+        ]
         drop = ["~data.sources.python-docs", "~data.sources.python-source"]
         rest = [f"data.cache_dir={cache}", f"run_dir={where}", f"launcher.ranks_per_node={ranks}"]
         spec = resolve([*TINY, *drop, *sources, *rest, *overrides])

@@ -1,4 +1,4 @@
-"""Ranks killed at random moments, most of them while saving: no checkpoint is lost or half-read, and the numbers stay the same."""
+"""Ranks killed at random moments, most of them while saving: no checkpoint is lost, and the numbers stay the same."""
 
 from __future__ import annotations
 

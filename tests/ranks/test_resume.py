@@ -1,4 +1,4 @@
-"""Straight through against killed and resumed, to the last bit, for every ZeRO stage; and what else a restart may meet."""
+"""Straight through against killed and resumed, to the last bit, for every ZeRO stage; what else a restart meets."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ def alone(nursery: Nursery, new_run: NewRun) -> RunFolder:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "ranks", "micro_batch"), [("ddp", 2, 4), ("zero1", 2, 2), ("zero2", 4, 1), ("zero3", 2, 1), ("zero3", 4, 2)]
+    ("strategy", "ranks", "micro_batch"),
+    [("ddp", 2, 4), ("zero1", 2, 2), ("zero2", 4, 1), ("zero3", 2, 1), ("zero3", 4, 2)],
 )
 def test_every_layout_trains_like_one_rank(
     nursery: Nursery, new_run: NewRun, alone: RunFolder, strategy: str, ranks: int, micro_batch: int

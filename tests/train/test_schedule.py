@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,8 +46,8 @@ def test_wsd_holds_and_then_decays_over_the_asked_share() -> None:
     warmup=st.integers(0, 400),
     floor=st.floats(0, 1),
 )
-def test_rates_stay_in_bounds_and_never_rise_after_warm_up(schedule: str, total: int, warmup: int, floor: float) -> None:
+def test_rates_are_bounded_and_never_rise_after_warm_up(schedule: str, total: int, warmup: int, floor: float) -> None:
     curve = rates(optimizer(schedule=schedule, warmup_steps=warmup, min_lr_ratio=floor), total)
     assert all(0 <= rate <= 1 + 1e-12 for rate in curve)
     falling = curve[warmup:]
-    assert all(b <= a + 1e-12 for a, b in zip(falling, falling[1:], strict=False))
+    assert all(b <= a + 1e-12 for a, b in pairwise(falling))

@@ -1,9 +1,10 @@
-"""One contestant of benchmarks/step.py: `step_contestant.py NAME SIZE` is told how many steps, and answers how long."""
+"""One contestant of benchmarks/step.py, `step_contestant.py NAME SIZE VOCABULARY`: told how many steps, it times them."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -40,8 +41,8 @@ SHAPES = {
 Steps = Callable[[int], None]
 
 
-def shape(size: str) -> ModelSpec:
-    return ModelSpec.model_validate({"name": size, "vocab_size": 8192} | SHAPES[size])
+def shape(size: str, vocabulary: int) -> ModelSpec:
+    return ModelSpec.model_validate({"name": size, "vocab_size": vocabulary} | SHAPES[size])
 
 
 def tokens_of(step: int) -> NDArray[np.int64]:
@@ -49,13 +50,13 @@ def tokens_of(step: int) -> NDArray[np.int64]:
     return np.random.default_rng(step).integers(0, 8192, (BATCH, LENGTH + 1))
 
 
-def aiftrain_steps(size: str, compiled: bool) -> Steps:
+def aiftrain_steps(model: ModelSpec, compiled: bool) -> Steps:
     """Our engine, on batches with three documents a row."""
     from aiftrain.plan.engine_config import deepspeed_config
     from aiftrain.train.engine import Engine
     from aiftrain.train.rendezvous import meet
 
-    spec = run_spec(size, compiled)
+    spec = run_spec(model, compiled)
     layout = make_layout(spec)
     assert isinstance(layout, ParallelLayout)
     folder = RunFolder(tempfile.mkdtemp())
@@ -78,13 +79,13 @@ def our_batch(step: int) -> Batch:
     return Batch(tokens[:, :-1].copy(), tokens[:, 1:].copy(), documents, np.zeros(BATCH, dtype=np.int64))
 
 
-def run_spec(size: str, compiled: bool) -> RunSpec:
+def run_spec(model: ModelSpec, compiled: bool) -> RunSpec:
     return RunSpec(
         recipe="benchmark",
         factory=Factory(name="local", title="here"),
         hardware=Hardware(name="cpu", title="CPU", kind="cpu"),
         parallelism=ParallelSpec(name="zero1", zero_stage=1),
-        model=shape(size),
+        model=model,
         data=DataSpec.model_validate({"name": "none", "sources": {"none": {"kind": "python-docs"}}}),
         optimizer=OptimizerSpec(name="adamw", lr=LR),
         train=TrainSpec(steps=1, sequence_length=LENGTH, global_batch=BATCH, micro_batch=BATCH, compile=compiled),
@@ -106,10 +107,9 @@ def deepspeed_section() -> dict[str, Any]:
     }
 
 
-def llama(size: str) -> Any:
+def llama(ours: ModelSpec) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    ours = shape(size)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=ours.vocab_size,
@@ -124,11 +124,11 @@ def llama(size: str) -> Any:
     )
 
 
-def transformers_steps(size: str) -> Steps:
+def transformers_steps(shape: ModelSpec) -> Steps:
     """The loop of DeepSpeed's own getting-started page around transformers' Llama."""
     import deepspeed
 
-    model = llama(size)
+    model = llama(shape)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.1)
     engine: Any = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_section())[0]
     batches = (torch.from_numpy(tokens_of(step)[:, :-1].copy()) for step in range(sys.maxsize))
@@ -143,7 +143,7 @@ def transformers_steps(size: str) -> Steps:
     return run
 
 
-def serve_trainer(size: str) -> None:
+def serve_trainer(shape: ModelSpec) -> None:
     """The Hugging Face Trainer owns its loop, so a callback waits for our word between two steps."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -180,13 +180,12 @@ def serve_trainer(size: str) -> None:
         disable_tqdm=True,
     )
     answer({})
-    Trainer(model=llama(size), args=arguments, train_dataset=Steps(), callbacks=[Turns()]).train()
+    Trainer(model=llama(shape), args=arguments, train_dataset=Steps(), callbacks=[Turns()]).train()
 
 
-def facts(size: str) -> dict[str, float]:
+def facts(model: ModelSpec) -> dict[str, float]:
     from aiftrain.train.measure import matmul_flops
 
-    model = shape(size)
     return {
         "parameters": model.parameters,
         "tokens": BATCH * LENGTH,
@@ -209,20 +208,19 @@ def serve(run: Steps, known: dict[str, float]) -> None:
 
 
 def main() -> None:
-    name, size = sys.argv[1:]
+    name, size, vocabulary = sys.argv[1:]
+    model = shape(size, int(vocabulary))
     torch.set_num_threads(THREADS)
-    import socket
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     if name == "trainer":
-        serve_trainer(size)
-    elif name == "transformers":
-        serve(transformers_steps(size), {})
+        serve_trainer(model)
+    elif name.startswith("transformers"):
+        serve(transformers_steps(model), {})
     else:
-        serve(aiftrain_steps(size, compiled=name.endswith("compiled")), facts(size))
+        serve(aiftrain_steps(model, compiled=name.endswith("compiled")), facts(model))
 
 
 if __name__ == "__main__":

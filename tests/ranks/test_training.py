@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +94,22 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(nursery: Nursery, new_run: N
     assert [entry.step for entry in Catalog(folder.checkpoints).entries()] == [5]
     assert nursery.start(folder, 2).wait() == [0, 0]
     assert [event["step"] for event in events(folder, "resume")] == [5]
+
+
+def test_the_death_of_wandbs_process_harms_nothing(nursery: Nursery, new_run: NewRun) -> None:
+    """A scheduler that signals all processes of a job ends wandb's before the rank has saved."""
+    folder = new_run("tracking=offline", "train.steps=400", "storage.save_every=400", ranks=1)
+    ranks = nursery.start(folder, 1)
+    ranks.until(lambda: 2 in losses(folder))
+    assert any(folder.wandb.glob("offline-run-*"))
+    (service,) = [pid for pid in _children(ranks.pids[0]) if b"wandb" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(service, signal.SIGKILL)
+    ranks.until(lambda: bool(events(folder, "wandb lost")))
+    ranks.signal(signal.SIGTERM)
+    assert ranks.wait() == [75]
+    assert events(folder, "saved")[-1]["step"] == max(losses(folder))
+
+
+def _children(pid: int) -> list[int]:
+    children = (task / "children" for task in Path(f"/proc/{pid}/task").iterdir())
+    return [int(child) for file in children for child in file.read_text(encoding="ascii").split()]

@@ -1,4 +1,4 @@
-"""One contestant of benchmarks/step.py, `step_contestant.py NAME SIZE VOCABULARY`: told how many steps, it times them."""
+"""One contestant of benchmarks/step.py, `step_contestant.py NAME SIZE VOCABULARY`: it times steps on request."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_sample_continues_a_prompt(trained: RunFolder, work: Path) -> None:
     output = finish(aiftrain(work, "sample", "first", "The function returns", "--json"))
     answer = json.loads(output)
     assert answer["prompt"] == "The function returns"
-    assert answer["text"].strip()
+    assert answer["continuation"].strip()
 
 
 def test_verify_finds_a_flipped_byte_and_names_the_file(trained: RunFolder, work: Path) -> None:

@@ -13,17 +13,20 @@ from aiftrain.run.spec import RunSpec
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from aiftrain.data.excerpts import Excerpt
     from aiftrain.data.prepare import PreparedCorpus, PreparedSource
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["prepare", "inspect"], help="make tokens of text, or look at what was made")
+    parser.add_argument("--count", type=int, default=4, help="how many excerpts `inspect` shows (default: 4)")
     add_override_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     if show_config(options):
         return EXIT_OK
+    from aiftrain.data.excerpts import inspect
     from aiftrain.plan.limits import data_problems
     from aiftrain.plan.spec import resolve
 
@@ -31,11 +34,11 @@ def run(options: argparse.Namespace) -> int:
     if problems := data_problems(spec):
         raise ConfigError(problems)
     console = output.console(as_json=options.json)
-    corpus = prepare_shown(spec, console) if options.action == "prepare" else _inspect(spec)
-    if options.json:
-        output.print_json(corpus.model_dump(mode="json"))
+    if options.action == "prepare":
+        _show(prepare_shown(spec, console), [], console, as_json=options.json)
     else:
-        _show(corpus, console)
+        corpus = _prepared(spec)
+        _show(corpus, inspect(corpus, options.count), console, as_json=options.json)
     return EXIT_OK
 
 
@@ -55,7 +58,7 @@ def prepare_shown(spec: RunSpec, console: Console) -> PreparedCorpus:
         return prepare(spec.data, **asked, progress=progress)
 
 
-def _inspect(spec: RunSpec) -> PreparedCorpus:
+def _prepared(spec: RunSpec) -> PreparedCorpus:
     from aiftrain.data.prepare import prepared
 
     corpus = prepared(spec.data, vocab_size=spec.model.vocab_size, seed=spec.seed)
@@ -64,7 +67,11 @@ def _inspect(spec: RunSpec) -> PreparedCorpus:
     return corpus
 
 
-def _show(corpus: PreparedCorpus, console: Console) -> None:
+def _show(corpus: PreparedCorpus, excerpts: list[Excerpt], console: Console, *, as_json: bool) -> None:
+    if as_json:
+        shown = {"excerpts": [excerpt.model_dump() for excerpt in excerpts]} if excerpts else {}
+        output.print_json(corpus.model_dump(mode="json") | shown)
+        return
     rows = [
         (name, source.language or "", f"{source.weight:.1%}", *_counts(source))
         for name, source in corpus.sources.items()
@@ -73,6 +80,12 @@ def _show(corpus: PreparedCorpus, console: Console) -> None:
     output.show(output.table(header, rows, numbers=(2, 3, 4, 5, 6)), console)
     tokenizer = corpus.tokenizer
     console.print(f"tokenizer {tokenizer.path} ({tokenizer.vocab_size:,} tokens)", soft_wrap=True)
+    for name, source in corpus.sources.items():
+        if left_out := source.documents_left_out + source.files_left_out:
+            console.print(f"{name}: {left_out:,} documents and files left out (empty, broken, or of another kind)")
+    for excerpt in excerpts:
+        console.rule(f"{excerpt.source}, document {excerpt.document:,}, {excerpt.tokens:,} tokens", style="dim")
+        console.print(excerpt.text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _counts(source: PreparedSource) -> tuple[str, str, str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import resource
 import shutil
@@ -19,6 +18,7 @@ from aiftrain.plan.here import this_node
 from aiftrain.plan.memory import CHECKPOINT_BYTES
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.lock import RunLock
+from aiftrain.run.process import has_package
 from aiftrain.run.spec import RunSpec
 
 State = Literal["ok", "warn", "fail"]
@@ -65,7 +65,7 @@ def _python(spec: RunSpec) -> Iterator[Check]:
 
 def _package(name: str, needed: bool) -> Check:
     """Looked up, not imported: torch alone takes seconds."""
-    if importlib.util.find_spec(name) is not None:
+    if has_package(name):
         return Check(name, "ok", _version(name))
     return Check(name, "fail" if needed else "warn", "not installed", "python -m pip install 'aiftrain[train]'")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shlex
 import time
@@ -20,7 +19,7 @@ from aiftrain.report.live import follow
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import Execution
 from aiftrain.run.lock import RunLock
-from aiftrain.run.process import usable_cores
+from aiftrain.run.process import has_package, usable_cores
 
 _NEEDED = ("torch", "deepspeed")
 _HANG_SECONDS = 10.0  # what ranks are given to end by themselves when one of them is lost
@@ -98,7 +97,7 @@ class _Watch:
 
 
 def _require_training() -> None:
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in _NEEDED if not has_package(name)]
     if missing:
         raise UserError(
             f"training needs {' and '.join(missing)}, which this Python lacks. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 from aiftrain.errors import MachineError, UserError
 from aiftrain.report.metrics import Metrics, read_metrics
 from aiftrain.run.folder import RunFolder
+from aiftrain.run.process import has_package
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ def draw(folder: RunFolder) -> Path:
     Raises UserError where matplotlib is missing or nothing has been measured, MachineError where the
     picture cannot be written.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if not has_package("matplotlib"):
         raise UserError("no loss curve: it needs matplotlib (python -m pip install matplotlib)")
     metrics = read_metrics(folder)
     if not metrics.train:

@@ -1,8 +1,9 @@
-"""Processes on this machine: which are ours, how many cores they may use, and what dies with its parent."""
+"""This process and its machine: cores, processes that are ours, what dies with its parent, which packages are there."""
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -46,3 +47,11 @@ def _cgroup_quota() -> float | None:
     except (OSError, ValueError):
         return None
     return None if limit == "max" else int(limit) / int(period)
+
+
+def has_package(name: str) -> bool:
+    """Whether `import name` would find something, without the seconds that importing torch takes."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # something on the import path refuses it
+        return False

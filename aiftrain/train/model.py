@@ -141,15 +141,14 @@ class Decoder(nn.Module):
 
     @staticmethod
     def _mask(x: Tensor, documents: Tensor | None) -> Tensor | None:
-        """What attention adds to its scores; on a CPU also without documents, because `attend` works in blocks there."""
+        """What attention adds to its scores. On a CPU there always is something, because `attend` needs it there."""
         device = x.device.type
         if documents is None:
             if device != "cpu":
                 return None
             documents = torch.zeros(1, x.shape[1], dtype=torch.int32)
-        return document_mask(
-            documents, torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        )
+        autocast = torch.is_autocast_enabled(device)
+        return document_mask(documents, torch.get_autocast_dtype(device) if autocast else x.dtype)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -121,7 +121,7 @@ def test_verify_finds_a_flipped_byte_and_names_the_file(trained: RunFolder, work
 def test_the_export_gives_the_same_logits_in_transformers(trained: RunFolder, work: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    finish(aiftrain(work, "checkpoints", "export", "first", "exported"))
+    finish(aiftrain(work, "checkpoints", "export", "first", "--out", "exported"))
     theirs = AutoModelForCausalLM.from_pretrained(work / "exported", dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(work / "exported")
     corpus = json.loads(trained.data_json.read_text(encoding="utf-8"))

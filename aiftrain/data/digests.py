@@ -24,10 +24,12 @@ class FileDigests:
         lines = read_lines(memory)
         self._known: dict[_State, str] = {(r["path"], r["size"], r["mtime_ns"]): r["sha256"] for r in lines}
 
-    def known(self, files: Iterable[Path]) -> dict[Path, str] | None:
-        """The digests of all files, or None where one has to be read first."""
-        digests = {file: self._known.get(_state(file)) for file in files}
-        return None if None in digests.values() else {file: digest for file, digest in digests.items() if digest}
+    def known(self, files: Iterable[Path], read_at_most: int = 0) -> dict[Path, str] | None:
+        """The digests of all files, or None where more than so many bytes would have to be read. Writes nothing."""
+        states = {file: _state(file) for file in files}
+        if sum(state[1] for state in states.values() if state not in self._known) > read_at_most:
+            return None
+        return {file: self._known.get(state) or _digest(file) for file, state in states.items()}
 
     def compute(self, files: Iterable[Path], threads: int, advance: Callable[[int], None]) -> dict[Path, str]:
         """The digests of all files; those that are new or have changed are read. `advance` is told the bytes."""

@@ -29,6 +29,8 @@ __all__ = ["PreparedCorpus", "PreparedSource", "prepare", "prepared"]
 
 Advance = Callable[[int], None]
 
+_QUICK_BYTES = 64 * 2**20  # read in a moment, to tell whether a corpus is ready
+
 
 def prepare(data: DataSpec, *, vocab_size: int, seed: int, progress: Progress | None = None) -> PreparedCorpus:
     """Prepare what is not ready yet. `vocab_size` is the model's, `seed` decides the validation documents.
@@ -65,7 +67,7 @@ class _Preparation:
         return make_corpus(self._data, tokenizer, results)
 
     def look(self) -> PreparedCorpus | None:
-        files = self._cache.digests.known(self._files)
+        files = self._cache.digests.known(self._files, _QUICK_BYTES)
         tokenizer = files and self._find_tokenizer(files)
         if not files or not tokenizer:
             return None

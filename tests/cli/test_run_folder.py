@@ -45,7 +45,7 @@ def test_another_run_is_refused_with_every_difference(tmp_path: Path) -> None:
     message = str(error.value)
     assert "holds another run" in message
     assert "seed: was 0, now 1" in message
-    assert "optimizer.lr: was 0.002, now 0.5" in message
+    assert "optimizer.lr: was 0.001, now 0.5" in message
     assert 'data.sources.x: was "nothing", now {"kind": "text"' in message
     assert "run_dir=" in message
 

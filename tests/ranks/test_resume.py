@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from tests.ranks.conftest import Nursery, events, losses
 
 pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]
+BF16_MASTERS = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}  # deepspeed.json for a GPU
 
 
 def weights(folder: RunFolder) -> dict[str, np.ndarray]:
@@ -53,9 +55,14 @@ def test_killed_and_resumed_equals_straight_to_the_last_bit(nursery: Nursery, ne
     assert_same(straight, broken)
 
 
-def test_bf16_resumes_to_the_last_bit(nursery: Nursery, new_run: NewRun) -> None:
-    options = ("parallelism=zero1", "train.precision=bf16", "train.steps=6", "storage.save_every=3")
+@pytest.mark.parametrize(("strategy", "masters"), [("zero1", False), ("zero1", True), ("zero2", True), ("zero3", True)])
+def test_bf16_resumes_to_the_last_bit(nursery: Nursery, new_run: NewRun, strategy: str, masters: bool) -> None:
+    """By autocast, as on a CPU; and with bf16 weights and fp32 masters, as a GPU has it."""
+    options = (f"parallelism={strategy}", "train.precision=bf16", "train.steps=6", "storage.save_every=3")
     straight, broken = new_run(*options), new_run(*options)
+    for folder in (straight, broken) if masters else ():
+        config = json.loads(folder.deepspeed_json.read_text(encoding="utf-8"))
+        folder.write_json(folder.deepspeed_json, config | BF16_MASTERS)
     assert nursery.start(straight, 2).wait() == [0, 0]
     ranks = nursery.start(broken, 2)
     ranks.until(lambda: 4 in losses(broken))

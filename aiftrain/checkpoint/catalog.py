@@ -20,11 +20,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiftrain.checkpoint.durable import machine_errors, remove_tree, replace_text, sync_folder
+from aiftrain.checkpoint.durable import machine_errors, remove_tree
 from aiftrain.checkpoint.manifest import MANIFEST, Manifest, read_manifest
 from aiftrain.checkpoint.shards import CheckpointReader
 from aiftrain.checkpoint.verify import Fault, check_files, check_sizes
 from aiftrain.errors import DamagedError, MachineError, UserError
+from aiftrain.run.durable import replace_text, sync_folder
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.spec import RunSpec
 
@@ -42,6 +43,11 @@ class Checkpoint:
 
     def reader(self) -> CheckpointReader:
         return CheckpointReader(self.folder, self.manifest)
+
+    def check_model(self, spec: RunSpec) -> None:
+        """UserError where the weights are of another model than `spec` describes."""
+        if self.manifest.identity.get("model") != spec.identity()["model"]:
+            raise UserError(f"{self.folder} is a checkpoint of another model than run.json describes")
 
 
 class Catalog:

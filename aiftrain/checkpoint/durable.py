@@ -1,15 +1,15 @@
-"""Writes that survive a crash, and the machine's faults said in words a person can act on."""
+"""The machine's faults said in words a person can act on, and removal that survives a crash."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from aiftrain.errors import DamagedError, MachineError
+from aiftrain.run.durable import sync_folder
 
 _ELSEWHERE = "choose another folder (storage.path for checkpoints, --out for an export)"
 _ADVICE = {
@@ -39,29 +39,6 @@ def reading(path: Path) -> Iterator[None]:
             yield
         except FileNotFoundError as error:
             raise DamagedError(f"{path} is missing") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable: files created, renamed or removed there stay so after a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot sync a folder, and say so
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Write `file` whole or not at all: a part file, synced, renamed, and the rename synced."""
-    part = file.with_name(file.name + ".part")
-    with part.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(file)
-    sync_folder(file.parent)
 
 
 def remove_tree(folder: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
-from aiftrain.checkpoint.durable import machine_errors, replace_text, sync_folder
+from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.huggingface import Weight, config, generation_config, weights
 from aiftrain.checkpoint.manifest import first_fault
 from aiftrain.checkpoint.model_card import model_card
@@ -27,6 +27,7 @@ from aiftrain.checkpoint.tensorfile import Tensor, write_tensors
 from aiftrain.checkpoint.tokenizer_files import write_tokenizer
 from aiftrain.data.corpus import PreparedCorpus
 from aiftrain.errors import DamagedError, UserError
+from aiftrain.run.durable import replace_text, sync_folder
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.spec import RunSpec
 
@@ -75,7 +76,7 @@ def _read_corpus(folder: RunFolder) -> PreparedCorpus:
 
 
 def _refuse(out: Path, shard_gb: float) -> None:
-    if shard_gb <= 0:
+    if not shard_gb > 0:  # so that NaN is refused too
         raise UserError(f"a file of {shard_gb} GB holds nothing: the size must be above 0")
     with machine_errors("read", out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -88,8 +89,7 @@ def _whole(catalog: Catalog, spec: RunSpec, step: int | None) -> Checkpoint:
     faults = catalog.verify(checkpoint.step)
     if faults:
         raise DamagedError(f"{checkpoint.folder} is damaged: {'; '.join(map(str, faults))}")
-    if checkpoint.manifest.identity.get("model") != spec.identity()["model"]:
-        raise UserError(f"{checkpoint.folder} is a checkpoint of another model than run.json describes")
+    checkpoint.check_model(spec)
     return checkpoint
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from aiftrain.checkpoint.durable import replace_text
 from aiftrain.data.corpus import PreparedTokenizer
 from aiftrain.data.files import optional_module
 from aiftrain.errors import UserError
+from aiftrain.run.durable import replace_text
 
 
 def write_tokenizer(out: Path, tokenizer: PreparedTokenizer, sequence_length: int) -> None:

@@ -43,6 +43,8 @@ def _list(catalog: Catalog, options: argparse.Namespace) -> int:
     from aiftrain.checkpoint.listing import summaries
 
     found = [summary for summary in summaries(catalog) if options.step in (None, summary.step)]
+    if options.step is not None and not found:
+        raise UserError(f"{catalog.folder} has no checkpoint of step {options.step}")
     if options.json:
         output.print_json({"folder": str(catalog.folder), "checkpoints": [asdict(summary) for summary in found]})
         return EXIT_OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from aiftrain.cli import output
 from aiftrain.errors import EXIT_OK, UserError
@@ -25,8 +26,9 @@ def run(options: argparse.Namespace) -> int:
     folder.read_spec()  # says what is wrong with a wrong folder before torch is loaded
     try:
         from aiftrain.train.sample import sample
-    except ModuleNotFoundError as error:
-        raise UserError(f"sampling needs {error.name}, which this Python lacks: install the extra `train`") from error
+    except ImportError as error:
+        missing = error.name or "torch"
+        raise UserError(f"sampling needs {missing}, which cannot be imported: install the extra `train`") from error
 
     continued = sample(
         folder,
@@ -45,5 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.tokens < 1 or options.top_k < 1 or options.temperature < 0:
-        raise UserError("--tokens and --top-k are at least 1, --temperature at least 0")
+    if options.tokens < 1 or options.top_k < 1 or not 0 <= options.temperature < math.inf:
+        raise UserError("--tokens and --top-k are at least 1, --temperature is a number that is at least 0")
+    if not 0 <= options.seed < 2**63:
+        raise UserError("--seed is at least 0 and below 2^63")

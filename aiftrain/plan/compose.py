@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from yaml import YAMLError
 
 from aiftrain.errors import ConfigError, Problem
@@ -147,6 +147,9 @@ def _explain(error: Exception) -> Problem:
     """Hydra's or OmegaConf's message as a problem: the key it names, and its own first words."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    if isinstance(cause, InterpolationToMissingValueError):
+        missing = lines[0].rpartition(": ")[2]
+        return Problem(missing, "has no value", f"{missing}=...")
     key = getattr(cause, "full_key", None) or _quoted(lines[0]) or "configuration"
     return Problem(
         str(key), lines[0], " ".join(line for line in lines[1:] if not line.startswith(("full_key", "object_type")))

@@ -22,8 +22,12 @@ def parse(overrides: list[str]) -> list[Override]:
     problems = []
     for text in overrides:
         try:
-            parsed += parser.parse_overrides([text])
+            found = parser.parse_overrides([text])
         except HydraException:
+            found = []
+        if any(override.key_or_group for override in found):
+            parsed += found
+        else:
             problems.append(_unreadable(text))
     if problems:
         raise ConfigError(problems)

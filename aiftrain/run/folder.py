@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from aiftrain.errors import MachineError, UserError
+from aiftrain.run.durable import replace_text
 from aiftrain.run.spec import FORMAT, RunSpec
 
 
@@ -59,12 +60,7 @@ class RunFolder:
         """Replace `file` with `text`, durably and in one move."""
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_name(file.name + ".part")
-            with part.open("w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(file)
+            replace_text(file, text)
         except OSError as error:
             raise MachineError(f"cannot write {file}: {error.strerror}") from error
 

@@ -49,7 +49,8 @@ def sample(
 
 
 def load_model(spec: RunSpec, checkpoint: Checkpoint) -> Decoder:
-    """The model in fp32 on the CPU, with the weights of a checkpoint."""
+    """The model in fp32 on the CPU, with the weights of a checkpoint. UserError where they are of another model."""
+    checkpoint.check_model(spec)
     model = Decoder(spec.model, sequence_length=spec.train.sequence_length).eval()
     reader = checkpoint.reader()
     with torch.no_grad():

@@ -182,6 +182,8 @@ def test_wrong_wishes_are_refused(tmp_path: Path, make_run: MakeRun) -> None:
         export(folder, tmp_path / "model", step=21)
     with pytest.raises(UserError, match="above 0"):
         export(folder, tmp_path / "model", shard_gb=0)
+    with pytest.raises(UserError, match="above 0"):
+        export(folder, tmp_path / "model", shard_gb=float("nan"))
     with pytest.raises(UserError, match=r"no run folder"):
         export(RunFolder(tmp_path / "nowhere"), tmp_path / "model")
     (tmp_path / "bytes.json").unlink()

@@ -29,6 +29,8 @@ WRONG = {
     "no such run to sample": (["sample", "nowhere", "text"], "nowhere is no run folder"),
     "no text to sample": (["sample", "nowhere"], "required: text"),
     "no tokens to sample": (["sample", "nowhere", "text", "--tokens", "0"], "--tokens and --top-k are at least 1"),
+    "no number to sample with": (["sample", "nowhere", "text", "--temperature", "nan"], "--temperature is a number"),
+    "no seed to sample with": (["sample", "nowhere", "text", "--seed", str(2**64)], "--seed is at least 0"),
     "out without export": (["checkpoints", "list", "nowhere", "--out", "x"], "--out goes with export"),
     "no such factory": (["factories", "show", "lumy"], "did you mean lumi?"),
     "show what": (["factories", "lumi"], "`show NAME`"),

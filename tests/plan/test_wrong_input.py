@@ -31,6 +31,8 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
     "broken number": ([*SMOKE, "nodes=1.5"], "nodes", ["1.5 does not fit", "a whole number"]),
     "truth value": ([*SMOKE, "train.compile=perhaps"], "train.compile", ["true or false"]),
     "out of bounds": ([*SMOKE, "nodes=0"], "nodes", ["0 does not fit", "greater than or equal to 1"]),
+    "endless number": ([*SMOKE, "optimizer.lr=inf"], "optimizer.lr", ["inf does not fit", "a finite number"]),
+    "no number": ([*SMOKE, "optimizer.weight_decay=nan"], "optimizer.weight_decay", ["nan does not fit"]),
     "unknown word": ([*SMOKE, "train.precision=fp8"], "train.precision", ["'fp8' does not fit", "'bf16'"]),
     "section made a value": ([*SMOKE, "seed.x=1"], "seed", ["a whole number"]),
     "impossible batch": (
@@ -44,6 +46,8 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
     "online without a server": ([*SMOKE, "tracking=online"], "tracking", ["tracking.base_url"]),
     "several values": ([*SMOKE, "nodes=1,2"], "nodes", ["several values", "-m"]),
     "no override": ([*SMOKE, "nodes"], "nodes", ["neither a verb nor an override", "key=value"]),
+    "no key": ([*SMOKE, "=3"], "=3", ["cannot be read as key=value"]),
+    "value that a source needs": ([*SMOKE, "data=folder"], "data.root", ["has no value", "data.root=..."]),
     "unreadable override": ([*SMOKE, "seed=]["], "seed=][", ["cannot be read as key=value"]),
     "missing variable": ([*SMOKE, "seed=${oc.env:NOT_SET}"], "seed", ["NOT_SET"]),
     "missing interpolation": ([*SMOKE, "seed=${nope}"], "seed", ["nope"]),

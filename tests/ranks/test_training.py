@@ -59,6 +59,22 @@ def test_bf16_follows_fp32(nursery: Nursery, new_run: NewRun, alone: RunFolder) 
     assert losses(folder)[20] == pytest.approx(losses(alone)[20], rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("option", "strategy"),
+    [
+        ("train.deterministic=true", "zero2"),
+        pytest.param("train.compile=true", "zero1", marks=pytest.mark.slow),
+        pytest.param("train.compile=true", "zero3", marks=pytest.mark.slow),
+    ],
+)
+def test_options_change_speed_and_not_the_numbers(
+    nursery: Nursery, new_run: NewRun, alone: RunFolder, option: str, strategy: str
+) -> None:
+    folder = new_run(f"parallelism={strategy}", option)
+    assert nursery.start(folder, 2).wait() == [0, 0]
+    assert max(abs(losses(folder)[step] - loss) / loss for step, loss in losses(alone).items()) < 1e-5
+
+
 def test_a_world_that_is_not_the_planned_one_is_refused(nursery: Nursery, new_run: NewRun) -> None:
     folder = new_run(ranks=2)
     ranks = nursery.start(folder, 1)

@@ -114,6 +114,7 @@ def test_verify_finds_a_flipped_byte_and_names_the_file(trained: RunFolder, work
     try:
         output = finish(aiftrain(work, "checkpoints", "verify", "first"), code=1)
         assert "rank-00001.safetensors" in output
+        assert "rank-00001.safetensors" in finish(aiftrain(work, "sample", "first", "The"), code=1)
     finally:
         shard.write_bytes(whole)
 

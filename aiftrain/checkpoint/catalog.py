@@ -114,6 +114,15 @@ class Catalog:
             raise UserError(f"{self.folder} has no complete checkpoint{wanted}; complete steps: {complete}")
         return entry
 
+    def find_whole(self, spec: RunSpec, step: int | None = None) -> Checkpoint:
+        """What `find` gives, its files verified. DamagedError where they are not what was written."""
+        entry = self.find(step)
+        faults = self.verify(entry.step)
+        if faults:
+            raise DamagedError(f"{entry.folder} is damaged: {'; '.join(map(str, faults))}")
+        entry.check_model(spec)
+        return entry
+
     def begin(self, step: int) -> Path:
         """An empty folder for the shards of `step`; what interrupted saves and removals left is cleared away.
 

@@ -56,7 +56,7 @@ def export(folder: RunFolder, out: Path, step: int | None = None, shard_gb: floa
     spec = folder.read_spec()
     corpus = _read_corpus(folder)
     _refuse(out, shard_gb)
-    checkpoint = _whole(Catalog.of_run(folder, spec), spec, step)
+    checkpoint = Catalog.of_run(folder, spec).find_whole(spec, step)
     with _in_one_move(out) as part:
         _write_weights(part, spec, checkpoint.reader(), shard_gb)
         _write_texts(part, spec, checkpoint, corpus)
@@ -81,16 +81,6 @@ def _refuse(out: Path, shard_gb: float) -> None:
     with machine_errors("read", out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"{out} exists and is not empty: name a new folder for the exported model")
-
-
-def _whole(catalog: Catalog, spec: RunSpec, step: int | None) -> Checkpoint:
-    """The checkpoint, verified and of this model."""
-    checkpoint = catalog.find(step)
-    faults = catalog.verify(checkpoint.step)
-    if faults:
-        raise DamagedError(f"{checkpoint.folder} is damaged: {'; '.join(map(str, faults))}")
-    checkpoint.check_model(spec)
-    return checkpoint
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from aiftrain.data.corpus import PreparedCorpus, PreparedSource, PreparedTokeniz
 from aiftrain.data.encoding import Job, record_file
 from aiftrain.data.files import locked, writing
 from aiftrain.data.indexed import IndexedTokens
-from aiftrain.data.sources import Source, find_source
+from aiftrain.data.sources import Source, find_sources
 from aiftrain.data.tokenizer_training import train_tokenizer
 from aiftrain.data.workers import available_cores, encode_units
 from aiftrain.errors import UserError
@@ -55,7 +55,7 @@ class _Preparation:
         self._workers = data.workers or available_cores()
         self._entries = _entries_to_train(data, vocab_size)
         self._cache = Cache(data.cache_dir)
-        self._sources = [find_source(name, spec) for name, spec in data.sources.items()]
+        self._sources = find_sources(data.sources)
         self._files = [file for source in self._sources for file, _ in source.files] + self._tokenizer_files()
 
     def run(self) -> PreparedCorpus:

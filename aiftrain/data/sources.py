@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,19 @@ class Source:
         if self.spec.kind == "text":
             return next_cut(file, position, self.spec)
         return file.stat().st_size
+
+
+def find_sources(specs: Mapping[str, SourceSpec]) -> list[Source]:
+    """The sources of a mixture. UserError that tells of every one whose files are not there, not of the first."""
+    found, errors = [], []
+    for name, spec in specs.items():
+        try:
+            found.append(find_source(name, spec))
+        except UserError as error:
+            errors.append(str(error))
+    if errors:
+        raise UserError("\n".join(errors))
+    return found
 
 
 def find_source(name: str, spec: SourceSpec) -> Source:

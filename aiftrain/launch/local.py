@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from aiftrain.errors import EXIT_OK, EXIT_RESUME, AiftrainError, MachineError, UserError
+from aiftrain.errors import EXIT_OK, EXIT_RESUME, EXIT_USER, AiftrainError, MachineError, UserError
 from aiftrain.launch.environment import local_environment
 from aiftrain.launch.outcome import Outcome, judge, last_lines, memory_kills
 from aiftrain.launch.ranks import TRAINER, LocalRanks, StopRequests
@@ -122,16 +122,24 @@ def _tell(outcome: Outcome, folder: RunFolder, console: Console, again: str) -> 
     if outcome.exit_code not in (EXIT_OK, EXIT_RESUME):
         _tell_failure(outcome, console)
     picture = _picture(folder, console)
-    run = shlex.quote(os.path.relpath(folder.path))
-    lines = {"go on": again} if outcome.exit_code != EXIT_OK else {"sample": f'python -m aiftrain sample {run} "Once"'}
-    if outcome.exit_code == EXIT_OK:
-        lines["export"] = f"python -m aiftrain checkpoints export {run}"
-    if picture is not None:
-        lines["picture"] = os.path.relpath(picture)
     if outcome.exit_code == EXIT_RESUME:
         console.print(Text(outcome.message, style="yellow"))
+    lines = _next_steps(outcome.exit_code, folder, again)
+    if picture is not None:
+        lines["picture"] = os.path.relpath(picture)
     for name, what in lines.items():
         console.print(Text(f"{name:<8} {what}"), soft_wrap=True)
+
+
+def _next_steps(exit_code: int, folder: RunFolder, again: str) -> dict[str, str]:
+    """Commands that make sense now. The same command again makes none where it asked for something impossible."""
+    run = shlex.quote(os.path.relpath(folder.path))
+    if exit_code == EXIT_OK:
+        return {
+            "sample": f'python -m aiftrain sample {run} "Once"',
+            "export": f"python -m aiftrain checkpoints export {run}",
+        }
+    return {} if exit_code == EXIT_USER else {"go on": again}
 
 
 def _tell_failure(outcome: Outcome, console: Console) -> None:

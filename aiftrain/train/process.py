@@ -51,7 +51,10 @@ class RankProcess:
 
     def end(self, exit_code: int, message: str) -> None:
         """Say how this rank ended; the launcher takes a rank that has not said so for killed."""
-        self._write("exit.json", {"exit_code": exit_code, "message": message})
+        try:
+            self._write("exit.json", {"exit_code": exit_code, "message": message})
+        except OSError as error:  # a full disk: the exit code still speaks, and a traceback would bury the message
+            print(f"cannot write {self._file('exit.json')}: {error.strerror}", file=sys.stderr)
 
     def _file(self, ending: str) -> Path:
         return self._stem.with_name(f"{self._stem.name}.{ending}")

@@ -29,11 +29,12 @@ def sample(
 ) -> str:
     """The text that follows `prompt`, at most `tokens` tokens of it, ended early where the model ends the document.
 
-    Temperature 0 takes the likeliest token each time. UserError where the run has no checkpoint (of `step`).
+    Temperature 0 takes the likeliest token each time. UserError where the run has no checkpoint (of `step`), or
+    one of another model; DamagedError where its files are not what was written.
     """
     spec = folder.read_spec()
     tokenizer = load_tokenizer(_tokenizer_path(folder))
-    model = load_model(spec, Catalog.of_run(folder, spec).find(step))
+    model = load_model(spec, Catalog.of_run(folder, spec).find_whole(spec, step))
     ids = tokenizer.encode(prompt) or [tokenizer.eos_id]
     generator = torch.Generator().manual_seed(seed)
     new: list[int] = []
@@ -49,8 +50,7 @@ def sample(
 
 
 def load_model(spec: RunSpec, checkpoint: Checkpoint) -> Decoder:
-    """The model in fp32 on the CPU, with the weights of a checkpoint. UserError where they are of another model."""
-    checkpoint.check_model(spec)
+    """The model in fp32 on the CPU, with the weights of a checkpoint."""
     model = Decoder(spec.model, sequence_length=spec.train.sequence_length).eval()
     reader = checkpoint.reader()
     with torch.no_grad():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aiftrain.data.sources import find_source
+from aiftrain.data.sources import find_source, find_sources
 from aiftrain.errors import UserError
 from aiftrain.run.corpus import SourceSpec
 
@@ -87,3 +87,12 @@ def test_a_token_pair_with_a_part_missing(tmp_path: Path) -> None:
     message = _refused(SourceSpec(kind="tokens", path=str(tmp_path / "corpus")))
     assert f"{tmp_path}/corpus.idx is missing" in message
     assert "corpus.bin and" in message
+
+
+def test_every_source_without_files_is_named_at_once(folder: Path) -> None:
+    there = SourceSpec(path=str(folder))
+    missing = SourceSpec(path=str(folder / "nowhere"))
+    with pytest.raises(UserError) as error:
+        find_sources({"de": missing, "fr": there, "xx": missing})
+    assert "data.sources.de: " in str(error.value) and "data.sources.xx: " in str(error.value)
+    assert "data.sources.fr" not in str(error.value)

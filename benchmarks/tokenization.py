@@ -28,6 +28,7 @@ from aiftrain.run.corpus import DataSpec, SourceSpec, TokenizerSpec
 BAR = 0.9
 CALLS = ("encode_batch", "encode_batch_fast")
 ENTRIES = 16_384
+COPIES = 3  # of the library's sources: starting worker processes takes 0.3 s, which a corpus of 12 MB would show
 
 
 def make_corpus(folder: Path) -> list[str]:
@@ -35,7 +36,7 @@ def make_corpus(folder: Path) -> list[str]:
     source = find_source("python", SourceSpec(kind="python-source"))
     train_tokenizer([source], folder / "tokenizer.json", vocab_size=ENTRIES, train_bytes=10_000_000)
     spans = [span for unit in source.units() for span in unit]
-    texts = [text for span in spans for text in documents(span, source.spec) if text]
+    texts = [text for span in spans for text in documents(span, source.spec) if text] * COPIES
     with (folder / "corpus.jsonl").open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps({"text": text}) + "\n" for text in texts)
     return texts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import signal
 import sys
@@ -34,12 +35,24 @@ def main(argv: list[str] | None = None) -> int:
     except AiftrainError as error:
         _tell(error, as_json="--json" in argv)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("aiftrain"):
+            raise  # a fault of ours, not of the installation
+        _tell(_not_installed(error.name), as_json="--json" in argv)
+        return UserError.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more when it ends
         return _EXIT_UNREAD
+
+
+def _not_installed(package: str) -> UserError:
+    return UserError(
+        f"this Python, {sys.executable}, lacks the package {package}. In a checkout `make smoke` installs all that is "
+        "needed into .venv, to be used after `. .venv/bin/activate`; elsewhere install the wheel of aiftrain with pip"
+    )
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -93,8 +106,6 @@ def _tell(error: AiftrainError, *, as_json: bool) -> None:
     """The message, on stderr; for programs also as the one document on stdout."""
     print(f"aiftrain: {error}", file=sys.stderr)
     if as_json:
-        from aiftrain.cli.output import print_json
-
         problems = [vars(problem) for problem in error.problems] if isinstance(error, ConfigError) else []
         document = {
             "kind": type(error).__name__,
@@ -102,4 +113,4 @@ def _tell(error: AiftrainError, *, as_json: bool) -> None:
             "exit_code": error.exit_code,
             "problems": problems,
         }
-        print_json({"error": document})
+        print(json.dumps({"error": document}, indent=2, ensure_ascii=False))

@@ -145,3 +145,14 @@ def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:
     done = aiftrain("recipe=smoke", *source, "model.vocab_size=300", cwd=tmp_path, blocked=True)
     assert "training needs torch and deepspeed" in done.stderr
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_python_without_the_packages_says_what_to_do(options: list[str]) -> None:
+    """As a stranger meets it who runs a fresh clone before installing anything."""
+    bare = [sys.executable, "-S", "-m", "aiftrain", "plan", "recipe=smoke", *options]  # -S: no site-packages
+    done = subprocess.run(bare, cwd=ROOT, env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "lacks the package" in done.stderr and "make smoke" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not options or json.loads(done.stdout)["error"]["exit_code"] == 2

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.durable import machine_errors
-from aiftrain.checkpoint.huggingface import Weight, config, generation_config, weights
+from aiftrain.checkpoint.huggingface import Weight, check_exportable, config, generation_config, weights
 from aiftrain.checkpoint.manifest import first_fault
 from aiftrain.checkpoint.model_card import model_card
 from aiftrain.checkpoint.shards import Array, CheckpointReader
@@ -49,11 +49,13 @@ class Export:
 def export(folder: RunFolder, out: Path, step: int | None = None, shard_gb: float = 5.0) -> Export:
     """Write the checkpoint of `step`, or the newest, to the new folder `out`, weights in files of up to `shard_gb` GB.
 
-    The checkpoint is verified first. UserError where there is none, where it is of another model, or where `out`
-    holds something already; DamagedError where a file is not what was written; MachineError where the disk fails.
+    The checkpoint is verified first. UserError where there is none, where it is of another model, where transformers
+    has no class for its shape, or where `out` holds something already; DamagedError where a file is not what was
+    written; MachineError where the disk fails.
     """
     out = out.resolve()
     spec = folder.read_spec()
+    check_exportable(spec.model)
     corpus = _read_corpus(folder)
     _refuse(out, shard_gb)
     checkpoint = Catalog.of_run(folder, spec).find_whole(spec, step)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from aiftrain.plan.estimate import Estimate
     from aiftrain.plan.plan import LaunchPlan
+    from aiftrain.plan.prediction import Prediction
 
 _NAMED = ("factory", "hardware", "parallelism", "model", "data", "launcher")
 
@@ -66,13 +67,14 @@ def _show(spec: RunSpec, plan: LaunchPlan, console: Console) -> None:
     rows = [
         *_run_rows(spec, estimate),
         *_layout_rows(spec, plan),
-        *_storage_rows(spec, estimate),
+        *_memory_rows(plan),
+        *_rate_rows(plan.prediction),
         *_job_rows(spec, estimate),
     ]
     output.show(output.facts(rows), console)
-    notes = [("assumed", text) for text in estimate.assumptions]
-    notes += [("unknown", text) for text in estimate.unknowns]
-    notes += [("warning", text) for text in estimate.warnings]
+    notes = [("assumed", text) for text in plan.assumptions]
+    notes += [("unknown", text) for text in plan.unknowns]
+    notes += [("warning", text) for text in plan.warnings]
     console.print()
     output.show(output.facts(_once(notes)), console)
 
@@ -88,24 +90,44 @@ def _run_rows(spec: RunSpec, estimate: Estimate) -> Iterator[tuple[str, str]]:
 
 
 def _layout_rows(spec: RunSpec, plan: LaunchPlan) -> Iterator[tuple[str, str]]:
-    layout, estimate = plan.execution.layout, plan.estimate
-    states = estimate.states
+    layout = plan.execution.layout
     nodes = output.plural(layout.nodes, "node")
     yield "ranks", f"{layout.world_size:,}: {nodes} x {layout.ranks_per_node} ({spec.hardware.title})"
+    chosen = f"{spec.parallelism.name}: zero{layout.zero_stage}" if spec.parallelism.name == "auto" else None
     passes = f"{layout.accumulation} x {layout.micro_batch} sequences of each rank a step"
-    yield "strategy", f"{spec.parallelism.name}, {plan.execution.precision}; {passes}"
-    have = f"of {output.size(estimate.memory_per_rank)}" if estimate.memory_per_rank else "of an unknown amount"
-    yield "memory", f"{output.size(states.total)} of model states a rank, {have}"
-    parts = (("weights", states.weights), ("gradients", states.gradients), ("optimizer", states.optimizer))
-    yield "", ", ".join(f"{name} {output.size(octets)}" for name, octets in parts)
-    by_stage = (f"{stage}: {output.size(octets)}" for stage, octets in enumerate(estimate.states_by_stage))
-    yield "", f"under ZeRO {', '.join(by_stage)}"
+    again = "" if layout.recompute == "none" else f"; {layout.recompute} recomputation"
+    yield "strategy", f"{chosen or spec.parallelism.name}, {plan.execution.precision}; {passes}{again}"
 
 
-def _storage_rows(spec: RunSpec, estimate: Estimate) -> Iterator[tuple[str, str]]:
-    each = f"{output.size(estimate.checkpoint_bytes)} every {spec.storage.save_every:,} steps"
-    yield "checkpoint", f"{each}; at most {output.size(estimate.checkpoints_kept_bytes)} kept"
-    yield "run folder", spec.run_folder
+def _memory_rows(plan: LaunchPlan) -> Iterator[tuple[str, str]]:
+    """The predicted peak and its parts, and what model states would take under each ZeRO stage."""
+    use, have = plan.prediction.memory, plan.estimate.memory_per_rank
+    of = f"of {output.size(have)}" if have else "of an unknown amount"
+    tight = "" if plan.prediction.fits is not False else ", which is too much"
+    yield "memory", f"{output.size(use.total)} a rank {of}{tight}; most in the {use.peak_at}"
+    parts = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "libraries", "fragmentation")
+    known = [f"{name} {output.size(octets)}" for name in parts if (octets := getattr(use, name))]
+    yield "", ", ".join(known[:4])
+    yield "", ", ".join(known[4:])
+    by_stage = (f"{stage}: {output.size(octets)}" for stage, octets in enumerate(plan.estimate.states_by_stage))
+    yield "", f"model states under ZeRO {', '.join(by_stage)}"
+
+
+def _rate_rows(prediction: Prediction) -> Iterator[tuple[str, str]]:
+    from aiftrain.cli.plan_cost import rows
+
+    rate = prediction.rate
+    if rate is None or prediction.cost is None:
+        yield "speed", f"unknown: {prediction.lacking}; plan --calibrate RUN learns it from a run here"
+        return
+    each = f"{rate.tokens_per_s_per_device:,.0f} a device"
+    share = f", {rate.flop_share:.0%} of the peak" if rate.flop_share else ""
+    yield "speed", f"{output.count(rate.tokens_per_s)} tokens/s ({each}{share})"
+    span = f"{rate.low:.3g} to {rate.high:.3g} in nine of ten runs"
+    largest = sorted(rate.parts.items(), key=lambda part: -part[1])
+    spent = ", ".join(f"{name} {share:.0%}" for name, share in largest if share >= 0.005)
+    yield "", f"{rate.seconds_per_step:.3g} s a step ({span}): {spent}"
+    yield from rows(prediction.cost)
 
 
 def _job_rows(spec: RunSpec, estimate: Estimate) -> Iterator[tuple[str, str]]:
@@ -114,10 +136,7 @@ def _job_rows(spec: RunSpec, estimate: Estimate) -> Iterator[tuple[str, str]]:
     limit = f", at most {estimate.time_limit} a job" if estimate.time_limit else ""
     yield "job", f"partition {estimate.partition}{limit}"
     if estimate.billed_per_hour is not None:
-        whole = (
-            f"; {estimate.billed_at_most:,.0f} for a job of {estimate.time_limit}" if estimate.billed_at_most else ""
-        )
-        yield "billing", f"{estimate.billed_per_hour:,.0f} {estimate.billing_unit}s an hour{whole}"
+        yield "billing", f"{estimate.billed_per_hour:,.0f} {estimate.billing_unit}s an hour"
 
 
 def _once(notes: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:

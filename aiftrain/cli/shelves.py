@@ -6,22 +6,26 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from aiftrain.cli import output
+from aiftrain.cli import output, profile
 from aiftrain.errors import EXIT_OK, UserError
 from aiftrain.plan.groups import Groups, folder_of
+from aiftrain.run.base import Strict
+from aiftrain.run.machine import Factory, Hardware
 
 _GROUPS = {"factories": "factory", "hardware": "hardware", "recipes": "recipe"}
+_MODELS: dict[str, type[Strict]] = {"factory": Factory, "hardware": Hardware}
 _COLUMNS = {
-    "factory": ("name", "status", "scheduler", "partition", "title"),
+    "factory": ("name", "status", "hardware", "nodes_total", "title"),
     "hardware": ("name", "kind", "devices_per_node", "device_memory_gib", "peak_bf16_tflops", "title"),
 }
 _HEADINGS = {
+    "nodes_total": "nodes",
     "devices_per_node": "devices",
     "device_memory_gib": "GiB each",
     "peak_bf16_tflops": "TFLOP/s each",
     "title": "what it is",
 }
-_NUMBERS = {"devices_per_node", "device_memory_gib", "peak_bf16_tflops"}
+_NUMBERS = {"nodes_total", "devices_per_node", "device_memory_gib", "peak_bf16_tflops"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +62,10 @@ def _list(group: str, groups: Groups, *, as_json: bool) -> None:
         rows = [(name, groups.summary(group, name)) for name in entries]
         output.show(output.table(("recipe", "what it is"), rows), output.console())
         return
+    if group == "factory":
+        entries = {
+            name: entry | {"hardware": groups.default(group, name, "hardware")} for name, entry in entries.items()
+        }
     columns = _COLUMNS[group]
     rows_of = [[_cell(entry, column) for column in columns] for entry in entries.values()]
     header = [_HEADINGS.get(column, column) for column in columns]
@@ -73,37 +81,12 @@ def _show(group: str, name: str, groups: Groups, *, as_json: bool) -> None:
     console = output.console()
     summary = groups.summary(group, name)
     output.headline(f"{name}: {entry.get('title', summary)}", console)
-    sources = entry.pop("provenance", {})
-    figures = dict(_flat(entry))
-    output.show(output.facts((key, _word(value)) for key, value in figures.items()), console)
-    if sources:
-        console.print()
-        output.headline("where it comes from", console)
-        output.show(output.facts((key, _origin(source)) for key, source in sources.items()), console)
+    if "provenance" in entry:
+        profile.show(entry, groups.opening(group, name), _MODELS[group], console)
+    else:
+        output.show(output.facts((key, profile.word(value)) for key, value in profile.flat(entry)), console)
 
 
 def _cell(entry: dict[str, Any], column: str) -> str:
     """A figure that nobody documents is unknown; a word that is not there has no meaning there."""
-    return _word(entry.get(column)) if column in _NUMBERS else str(entry.get(column) or "")
-
-
-def _origin(source: dict[str, str]) -> str:
-    note = f"; {source['note']}" if source.get("note") else ""
-    return f"{source['source']} ({source['confidence']}, read {source['date']}){note}"
-
-
-def _flat(entry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in entry.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _word(value: object) -> str:
-    """A value for people: nobody's null is `unknown`."""
-    if value is None:
-        return "unknown"
-    if isinstance(value, list | dict):
-        return ", ".join(map(str, value)) or "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return profile.word(entry.get(column)) if column in _NUMBERS else str(entry.get(column) or "")

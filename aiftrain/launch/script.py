@@ -11,7 +11,7 @@ from pathlib import Path
 import aiftrain
 from aiftrain.errors import UserError
 from aiftrain.launch.environment import installed, package_root, run_environment
-from aiftrain.plan.limits import chosen_partition, seconds_of, time_limit
+from aiftrain.plan.limits import chosen_partition, chosen_qos, seconds_of, time_limit
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.machine import Container
@@ -73,7 +73,7 @@ def _sbatch_options(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
     for name, value in (
         ("mem", factory.memory),
         ("partition", partition),
-        ("qos", limits.qos if limits else None),
+        ("qos", chosen_qos(spec)),
         ("account", spec.account),
         ("time", time),
     ):

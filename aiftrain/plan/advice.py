@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 from aiftrain.errors import Problem
 from aiftrain.plan.groups import Groups
 from aiftrain.plan.limits import chosen_partition, data_problems
 from aiftrain.plan.memory import GIB, STAGES, choose_precision, memory_per_rank, states_of
+from aiftrain.plan.node import at_site
 from aiftrain.run.layout import ParallelLayout, make_layout, ranks_per_node
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.spec import Precision, RunSpec
 
+_SHOWN = 2  # factories whose commands are spelled out
 _MOST_NODES = 1024  # how far the search for a fitting number of nodes goes where the site states no limit
 
 
@@ -51,7 +54,7 @@ def _fits(spec: RunSpec) -> bool:
 def _what_fits(spec: RunSpec, precision: Precision, have: int) -> str:
     """A higher ZeRO stage, or more nodes."""
     ways = []
-    for stage in STAGES[spec.parallelism.zero_stage + 1 :]:
+    for stage in STAGES[spec.parallelism.stage + 1 :]:
         need = states_of(spec, precision, stage=stage).total
         if need <= have:
             ways.append(f"parallelism=zero{stage} ({_gib(need)})")
@@ -67,24 +70,36 @@ def _commands(spec: RunSpec) -> Iterator[str]:
     here = spec.model_copy(update={"nodes": 1})
     if _fits(here):
         yield f"{start} nodes=1"
-    groups = Groups()
-    for name in groups.choices("factory"):
-        factory = Factory.model_validate(groups.read("factory", name))
-        nodes = _nodes_on(spec, factory, groups)
-        if nodes:
-            account = " account=<yours>" if factory.account_required else ""
-            corpus = " data.root=<folder>" if data_problems(spec) else ""
-            yield f"{start} factory={name} nodes={nodes}{account}{corpus}"
-            yield f"python -m aiftrain plan recipe={spec.recipe} factory={name} nodes={nodes}"
+    sites = _sites(spec)
+    for factory, nodes in sites[:_SHOWN]:
+        account = " account=<yours>" if factory.account_required else ""
+        corpus = " data.root=<folder>" if data_problems(spec) else ""
+        yield f"{start} factory={factory.name} nodes={nodes}{account}{corpus}"
+        yield f"python -m aiftrain plan recipe={spec.recipe} factory={factory.name} nodes={nodes}"
+    if others := ", ".join(factory.name for factory, _ in sites[_SHOWN:]):
+        yield from textwrap.wrap(f"or another factory that holds it: {others}", 100, break_on_hyphens=False)
     if spec.recipe != "smoke":
         yield "python -m aiftrain recipe=smoke"
 
 
+def _sites(spec: RunSpec) -> list[tuple[Factory, int]]:
+    """The factories that hold the run and on how many nodes: first those that hold it as asked, the largest first."""
+    groups = Groups()
+    factories = (Factory.model_validate(groups.read("factory", name)) for name in groups.choices("factory"))
+    sites = [(factory, nodes) for factory in factories if (nodes := _nodes_on(spec, factory, groups))]
+    return sorted(sites, key=lambda site: (site[1] != spec.nodes, -(site[0].nodes_total or 0)))
+
+
 def _nodes_on(spec: RunSpec, factory: Factory, groups: Groups) -> int | None:
     """As many nodes as were asked for where that fits there, else the fewest that do; None where none do."""
-    if factory.scheduler == "none" or factory.status != "operational":
+    name = groups.default("factory", factory.name, "hardware")
+    takes_jobs = factory.scheduler == "slurm" and factory.status == "operational" and factory.partition is not None
+    if name is None or not takes_jobs:
         return None
-    hardware = Hardware.model_validate(groups.read("hardware", groups.default("factory", factory.name, "hardware")))
+    nodes = at_site(groups.read("hardware", name), groups.read("factory", factory.name))
+    if nodes["kind"] == "cpu":
+        return None
+    hardware = Hardware.model_validate(nodes)
     there = spec.model_copy(update={"factory": factory, "hardware": hardware})
     most = _most_nodes(factory, factory.partition)
     return spec.nodes if spec.nodes <= most and _fits(there) else smallest_fit(there, most)
@@ -92,7 +107,7 @@ def _nodes_on(spec: RunSpec, factory: Factory, groups: Groups) -> int | None:
 
 def _most_nodes(factory: Factory, partition: str | None) -> int:
     limit = factory.partitions[partition].max_nodes if partition in factory.partitions else None
-    return limit or _MOST_NODES
+    return min(limit or factory.nodes_total or _MOST_NODES, _MOST_NODES)
 
 
 def _needs(spec: RunSpec, need: int) -> str:

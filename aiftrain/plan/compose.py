@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -24,6 +24,7 @@ from aiftrain.plan import overrides as typed
 from aiftrain.plan.groups import AUTO, RECIPE, Groups, read_yaml
 from aiftrain.plan.here import find_factory, this_node
 from aiftrain.plan.limits import DATA_ROOT
+from aiftrain.plan.node import at_site
 from aiftrain.shipped import conf_dir
 
 expand_sweep = typed.expand
@@ -43,12 +44,13 @@ def compose_config(overrides: list[str]) -> DictConfig:
     parsed = typed.parse(overrides)
     groups = typed.own_groups(parsed)
     typed.check_choices(parsed, groups)
-    with _hydra(groups):
+    recipe = next(str(override.value()) for override in parsed if override.key_or_group == RECIPE)
+    with _hydra(groups, recipe):
         try:
             config = hydra_compose("config", _for_hydra(parsed, groups), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ConfigError([_explain(error)]) from error
-    return _finish(config)
+    return _finish(config, parsed, groups)
 
 
 def to_dict(config: DictConfig) -> dict[str, Any]:
@@ -71,15 +73,16 @@ def to_yaml(config: DictConfig, *, resolve: bool) -> str:
 
 
 @contextmanager
-def _hydra(groups: Groups) -> Iterator[None]:
-    """Hydra on conf/ and the recipes. The user's own folders come before the shipped ones; all is undone at the end."""
+def _hydra(groups: Groups, recipe: str) -> Iterator[None]:
+    """Hydra on conf/ and the recipe. The user's own folders come before the shipped ones; all is undone at the end."""
     store, version = ConfigStore.instance(), VersionBase.instance()
     before, version_before = store.repo, version.version_base
     store.repo = dict(before)
     store.repo.pop(RECIPE, None)
     try:
-        for file in groups.shipped_recipes():
-            store.store(group=RECIPE, name=file.stem, package="_global_", node=read_yaml(file))
+        for name, file in groups.shipped_recipes(recipe).items():
+            group, _, stem = f"{RECIPE}/{name}".rpartition("/")
+            store.store(group=group, name=stem, package="_global_", node=read_yaml(file))
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             search_path = GlobalHydra.instance().config_loader().get_search_path()
             for folder in reversed(groups.own):
@@ -92,31 +95,46 @@ def _hydra(groups: Groups) -> Iterator[None]:
 
 def _for_hydra(parsed: list[Override], groups: Groups) -> list[str]:
     """The overrides as Hydra takes them, the factory named."""
-    here = find_factory(groups, os.environ)
+    factory = AUTO
     overrides = []
     for override in parsed:
         if override.key_or_group == "factory":
-            here = here if override.value() == AUTO else str(override.value())
+            factory = str(override.value())
         elif override.key_or_group == typed.SEARCHPATH:
             overrides.append(typed.searchpath(groups))
         else:
             overrides.append(typed.as_hydra_takes_it(override, groups))
-    return [f"factory={here}", *overrides]
+    if factory == AUTO:
+        factory = find_factory(groups, os.environ)
+    return [f"factory={factory}", *overrides]
 
 
-def _finish(config: DictConfig) -> DictConfig:
-    """Fill in the recipe's name and, for a local run on the CPU, what this machine is."""
-    recipe = config.hydra.runtime.choices[RECIPE]
+def _finish(config: DictConfig, parsed: list[Override], groups: Groups) -> DictConfig:
+    """Fill in the recipe's name, the site's nodes and, for a local run on the CPU, what this machine is."""
+    recipe, factory = (config.hydra.runtime.choices[group] for group in (RECIPE, "factory"))
     if isinstance(config.get(RECIPE), DictConfig):
         fits = "its first line must be `# @package _global_`, so that its keys are the run's"
         raise ConfigError([Problem(RECIPE, f"the file of recipe '{recipe}' sets keys under `recipe`", fits)])
     with open_dict(config):
         del config["hydra"]
         config.recipe = recipe
+        own = groups.default("factory", factory, "hardware")
+        if own is not None and OmegaConf.select(config, "hardware.name") == own:
+            _describe_nodes(config, parsed)
         hardware = config.get("hardware")
         if isinstance(hardware, DictConfig) and hardware.get("kind") == "cpu":
             _describe_cpu(hardware, here=OmegaConf.select(config, "factory.scheduler") == "none")
     return config
+
+
+def _describe_nodes(config: DictConfig, parsed: list[Override]) -> None:
+    """The site's own hardware has its nodes as the factory says, but for what was typed."""
+    keys = (override.key_or_group.partition("hardware.") for override in parsed)
+    typed_keys = {key for before, group, key in keys if group and not before}
+    hardware, factory = (
+        cast(dict[str, Any], OmegaConf.to_container(config[group])) for group in ("hardware", "factory")
+    )
+    config.hardware = at_site(hardware, factory, kept=typed_keys)
 
 
 def _describe_cpu(hardware: DictConfig, here: bool) -> None:

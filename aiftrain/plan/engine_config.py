@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.model import ModelSpec
 from aiftrain.run.spec import Precision, RunSpec
 
 
-def uses_autocast(spec: RunSpec, precision: Precision) -> bool:
+def uses_autocast(spec: RunSpec, precision: Precision, stage: int) -> bool:
     """Whether bf16 means fp32 weights with bf16 products (autocast) instead of bf16 weights with fp32 masters.
 
     On CPUs it does, because there memory is no concern and every ZeRO stage then keeps one kind of weight;
     and without ZeRO (stage 0), where DeepSpeed cannot accumulate bf16 gradients in fp32.
     """
-    return precision == "bf16" and (spec.hardware.is_cpu or spec.parallelism.zero_stage == 0)
+    return precision == "bf16" and (spec.hardware.is_cpu or stage == 0)
 
 
 def deepspeed_config(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> dict[str, Any]:
@@ -30,10 +31,15 @@ def deepspeed_config(spec: RunSpec, layout: ParallelLayout, precision: Precision
         "steps_per_print": 2**31 - 1,  # our own metrics say it all
         "wall_clock_breakdown": False,
     }
-    if precision == "bf16" and not uses_autocast(spec, precision):
+    if precision == "bf16" and not uses_autocast(spec, precision, layout.zero_stage):
         config["bf16"] = {"enabled": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}  # small gradients vanish when summed in bf16
     return config
+
+
+def persistent_elements(model: ModelSpec) -> int:
+    """Under stage 3 tensors of up to so many elements (norms) stay whole: gathering them costs more than they weigh."""
+    return model.hidden_size * 2
 
 
 def _zero(spec: RunSpec, layout: ParallelLayout) -> dict[str, Any]:
@@ -49,8 +55,7 @@ def _zero(spec: RunSpec, layout: ParallelLayout) -> dict[str, Any]:
     }
     if stage == 3:
         zero["stage3_prefetch_bucket_size"] = elements
-        # Small weights (norms) stay whole: gathering them costs more than they weigh.
-        zero["stage3_param_persistence_threshold"] = spec.model.hidden_size * 2
+        zero["stage3_param_persistence_threshold"] = persistent_elements(spec.model)
     else:
         zero["allgather_bucket_size"] = elements
     return zero

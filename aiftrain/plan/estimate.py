@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from aiftrain.plan.engine_config import uses_autocast
-from aiftrain.plan.limits import chosen_partition, seconds_of, time_limit
+from aiftrain.plan.limits import chosen_partition, is_queued, seconds_of, time_limit
 from aiftrain.plan.memory import CHECKPOINT_BYTES, STAGES, StateBytes, memory_per_rank, states_of
 from aiftrain.run.base import Strict
 from aiftrain.run.spec import Precision, RunSpec
-
-_ACT_FLOPS = 1e23  # Commission guidelines on general-purpose AI models, paragraph 17: the indicative threshold
-_TIGHT = 0.8  # of the memory; above it activations may not find room
 
 
 class Estimate(Strict):
@@ -59,7 +58,7 @@ def estimate(spec: RunSpec, precision: Precision) -> Estimate:
         memory_per_rank=memory_per_rank(spec),
         checkpoint_bytes=checkpoint,
         checkpoints_kept_bytes=checkpoint * checkpoints_kept(spec),
-        partition=chosen_partition(spec) if spec.launcher.name == "slurm" else None,
+        partition=chosen_partition(spec) if is_queued(spec) else None,
         time_limit=limit,
         billing_unit=billing.unit if billing else None,
         billed_per_hour=per_hour,
@@ -80,35 +79,41 @@ def checkpoints_kept(spec: RunSpec) -> int:
 
 def _assumptions(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
     if precision == "fp32":
-        arithmetic = "fp32 weights, gradients and products"
-    elif uses_autocast(spec, precision):
+        why = "" if spec.hardware.bf16 else f", because {spec.hardware.name} has no fast bf16"
+        arithmetic = f"fp32 weights, gradients and products{why}"
+    elif uses_autocast(spec, precision, spec.parallelism.stage):
         arithmetic = "bf16 products (autocast) on fp32 weights"
     else:
         arithmetic = "bf16 weights, gradients summed in fp32, fp32 master weights"
     return (
         arithmetic,
         "FLOPs: 6 a matrix weight and token, and causal attention (arXiv 2204.02311, appendix B)",
-        "model states as ZeRO shares them out (arXiv 1910.02054); activations come on top",
+        "model states as ZeRO shares them out (arXiv 1910.02054)",
+        *_announced(spec),
     )
+
+
+def _announced(spec: RunSpec) -> Iterator[str]:
+    """What a plan on a machine that does not run yet rests on."""
+    hardware = spec.hardware
+    if spec.factory.status != "announced":
+        return
+    yield f"the nodes of {spec.factory.name} taken as {hardware.name}: {hardware.title}"
+    unsure = [key for key, source in hardware.provenance.items() if source.confidence in ("announced", "inferred")]
+    if unsure:
+        yield f"announced or inferred, not documented: {', '.join(unsure)}"
 
 
 def _warnings(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
     warnings = []
-    factory, have, train = spec.factory, memory_per_rank(spec), spec.train
-    states = states_of(spec, precision).total
+    factory, train = spec.factory, spec.train
     if factory.status == "announced":
         warnings.append(f"{factory.name} is announced: nothing runs there yet, and its figures may change")
     if factory.account_required and not spec.account and spec.launcher.name == "slurm":
         warnings.append(f"launching on {factory.name} needs account=<your project's account>")
-    if have is not None and states > _TIGHT * have:
-        warnings.append(f"model states take {states / have:.0%} of a rank's memory: activations may not find room")
     if spec.optimizer.warmup_steps >= train.total_steps:
         warnings.append(
             f"the warm-up of {spec.optimizer.warmup_steps} steps is as long as the run ({train.total_steps})"
-        )
-    if 6.0 * spec.model.parameters * train.total_steps * train.tokens_per_step > _ACT_FLOPS:
-        warnings.append(
-            "more than 1e23 FLOPs: in the EU this indicates a general-purpose AI model (AI Act, article 53)"
         )
     if precision == "bf16" and not spec.hardware.bf16:
         warnings.append(f"{spec.hardware.name} is not known to be fast at bf16: train.precision=fp32 may be faster")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,13 +45,27 @@ class Groups:
         return sorted({path.name for path in folders if path.is_dir()} | {RECIPE})
 
     def choices(self, group: str) -> list[str]:
-        """The names of a group's files."""
-        return sorted({file.stem for folder in self._folders(group) for file in folder.glob("*.yaml")})
+        """The names of a group's files; one in a folder below is named with it, such as replica/eurollm-9b."""
+        folders = self._folders(group)
+        return sorted({_choice(folder, file) for folder in folders for file in folder.rglob("*.yaml")})
 
-    def shipped_recipes(self) -> list[Path]:
-        """The files of the shipped recipes, but for those that an own folder replaces."""
-        files = (self.file(RECIPE, name) for name in self.choices(RECIPE))
-        return [file for file in files if file.parent == recipes_dir()]
+    def in_words(self, group: str) -> str:
+        """The choices for a message: all by name, but of those in folders below only how many there are."""
+        choices = self.choices(group)
+        folders = Counter(name.rpartition("/")[0] for name in choices if "/" in name)
+        below = [f"{count} in {folder}/ (for example {_first(choices, folder)})" for folder, count in folders.items()]
+        return ", ".join([name for name in choices if "/" not in name] + below)
+
+    def shipped_recipes(self, choice: str) -> dict[str, Path]:
+        """A recipe and those that its defaults list names, with their files, as far as they are shipped."""
+        names, found = [choice], {}
+        for name in names:  # it grows meanwhile
+            file = self.file(RECIPE, name)
+            named = str(read_yaml(file).get("defaults", ""))
+            names += [other for other in self.choices(RECIPE) if other in named and other not in names]
+            if file.is_relative_to(recipes_dir()):
+                found[name] = file
+        return found
 
     def file(self, group: str, choice: str) -> Path:
         """The file behind a choice; ConfigError with the valid names where there is none."""
@@ -65,31 +80,41 @@ class Groups:
         document.pop("defaults", None)
         return document
 
-    def default(self, group: str, choice: str, other: str) -> str:
-        """What a choice's defaults list makes of another group, such as a factory of the hardware."""
+    def default(self, group: str, choice: str, other: str) -> str | None:
+        """What a choice's defaults list makes of another group, such as a factory of the hardware; None: nothing."""
         for entry in read_yaml(self.file(group, choice)).get("defaults", []):
             for key, value in entry.items() if isinstance(entry, dict) else ():
                 if key.split("@")[0] == f"override /{other}":
                     return str(value)
-        raise UserError(f"{self.file(group, choice)} names no default {other}")
+        return None
 
     def summary(self, group: str, choice: str) -> str:
         """The first sentence of the comment that a choice's file opens with."""
+        words = " ".join(line.strip() for line in self.opening(group, choice))
+        return words.split(". ")[0].rstrip(".")
+
+    def opening(self, group: str, choice: str) -> list[str]:
+        """The lines of the comment that a choice's file opens with."""
         lines = self.file(group, choice).read_text(encoding="utf-8").splitlines()
         comments = itertools.takewhile(lambda line: line.startswith("#"), lines)
-        words = " ".join(line.lstrip("# ") for line in comments if "@package" not in line)
-        return words.split(". ")[0].rstrip(".")
+        return [line.lstrip("#").removeprefix(" ") for line in comments if "@package" not in line]
 
     def unknown(self, group: str, choice: str) -> Problem:
         """What to say of a choice that does not exist."""
-        names = self.choices(group)
-        return Problem(
-            group, f"there is no {group} '{choice}'", f"{did_you_mean(choice, names)}there are: {', '.join(names)}"
-        )
+        close = did_you_mean(choice, self.choices(group))
+        return Problem(group, f"there is no {group} '{choice}'", f"{close}there are: {self.in_words(group)}")
 
     def _folders(self, group: str) -> list[Path]:
         shipped = recipes_dir() if group == RECIPE else conf_dir() / group
         return [folder for folder in (*(own / group for own in self.own), shipped) if folder.is_dir()]
+
+
+def _choice(folder: Path, file: Path) -> str:
+    return file.relative_to(folder).with_suffix("").as_posix()
+
+
+def _first(choices: list[str], folder: str) -> str:
+    return next(name for name in choices if name.startswith(f"{folder}/"))
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -109,6 +134,7 @@ def folder_of(path: str) -> Path:
 
 
 def did_you_mean(word: str, names: list[str]) -> str:
-    """`did you mean x? ` or nothing."""
-    close = difflib.get_close_matches(word, names, n=1)
-    return f"did you mean {close[0]}? " if close else ""
+    """`did you mean x? ` or nothing. A name in a folder may be meant without it."""
+    meant = {name.rpartition("/")[2]: name for name in names} | {name: name for name in names}
+    close = difflib.get_close_matches(word, meant, n=1)
+    return f"did you mean {meant[close[0]]}? " if close else ""

@@ -1,4 +1,4 @@
-"""What a site allows (nodes, time, partition), and what a launch needs besides (an account, data, a site that runs)."""
+"""What a site allows (nodes, time, partition, precision), and what a launch needs besides (an account, data)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 from aiftrain.errors import Problem
 from aiftrain.plan.groups import did_you_mean
-from aiftrain.run.machine import Partition
-from aiftrain.run.spec import RunSpec
+from aiftrain.run.machine import Partition, Qos
+from aiftrain.run.spec import Precision, RunSpec
 
 DATA_ROOT = "<data.root>"  # stands in the paths of sources where data.root is not set; plans need no data
 
@@ -27,27 +27,52 @@ def seconds_of(time: str) -> int | None:
     return ((int(found["days"] or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
+def is_queued(spec: RunSpec) -> bool:
+    """Whether the site's scheduler is to start the job. PBS has no launcher, and its jobs are planned all the same."""
+    return spec.launcher.name == "slurm" or spec.factory.scheduler == "pbs"
+
+
 def chosen_partition(spec: RunSpec) -> str | None:
     """The partition the job goes to: what was asked for, or the factory's default."""
     return spec.launcher.partition or spec.factory.partition
 
 
+def chosen_qos(spec: RunSpec) -> str | None:
+    """The quality of service the job names: what was asked for, or what its partition wants."""
+    return spec.launcher.qos or _partition(spec).qos
+
+
+def job_limits(spec: RunSpec) -> Partition:
+    """What the partition allows, with what the quality of service changes of it, and never more nodes than are."""
+    qos = spec.factory.qos.get(chosen_qos(spec) or "", Qos())
+    most = _partition(spec).max_nodes or spec.factory.nodes_total
+    changes = {name: value for name in ("min_nodes", "max_nodes", "max_time") if (value := getattr(qos, name))}
+    return _partition(spec).model_copy(update={"max_nodes": most} | changes)
+
+
 def time_limit(spec: RunSpec) -> str | None:
     """The job's wall time: what was asked for, or the longest that its partition gives."""
-    partition = spec.factory.partitions.get(chosen_partition(spec) or "")
-    if spec.time or spec.launcher.name == "local":
+    if spec.time or not is_queued(spec):
         return spec.time
-    return partition.max_time if partition else None
+    return job_limits(spec).max_time
 
 
 def site_problems(spec: RunSpec) -> list[Problem]:
     """What the site would refuse: too many nodes, too long a time, a partition that it lacks."""
-    if spec.launcher.name == "local":
+    if not is_queued(spec):
         return _local_problems(spec)
     if spec.factory.scheduler == "none":
         fits = "launcher=local, or a factory with Slurm, such as factory=lumi"
         return [Problem("launcher", f"launcher=slurm, but factory {spec.factory.name} has no scheduler", fits)]
     return _partition_problems(spec)
+
+
+def precision_problems(spec: RunSpec, precision: Precision) -> list[Problem]:
+    """bf16 on a GPU that has none. A CPU only does it slowly."""
+    hardware = spec.hardware
+    if precision != "bf16" or hardware.bf16 or hardware.is_cpu:
+        return []
+    return [Problem("train.precision", f"bf16, but {hardware.name} has no bf16", "train.precision=fp32")]
 
 
 def launch_problems(spec: RunSpec) -> list[Problem]:
@@ -57,7 +82,10 @@ def launch_problems(spec: RunSpec) -> list[Problem]:
     if factory.status == "announced":
         fits = "plan works; to launch, choose a factory in operation: python -m aiftrain factories"
         problems.append(Problem("factory", f"{factory.name} is announced and takes no jobs yet", fits))
-    if factory.account_required and not spec.account and spec.launcher.name != "local":
+    if factory.scheduler == "pbs":
+        found = f"{factory.name}: its scheduler is PBS, which aiftrain does not submit to yet"
+        problems.append(Problem("factory", found, "plan works; to launch, choose a factory with Slurm"))
+    elif factory.account_required and not spec.account and is_queued(spec):
         problems.append(
             Problem("account", f"{factory.name} takes no job without one", "account=<your project's account>")
         )
@@ -79,54 +107,61 @@ def _local_problems(spec: RunSpec) -> list[Problem]:
     return [Problem("nodes", f"{spec.nodes}, but launcher=local starts ranks on this machine only", "nodes=1")]
 
 
+def _partition(spec: RunSpec) -> Partition:
+    return spec.factory.partitions.get(chosen_partition(spec) or "", Partition())
+
+
 def _partition_problems(spec: RunSpec) -> list[Problem]:
     factory, name = spec.factory, chosen_partition(spec)
-    if name is None or not factory.partitions:
-        return _time_problems(spec, None)
-    if name not in factory.partitions:
+    problems = _time_problems(spec)
+    if name is not None and factory.partitions and name not in factory.partitions:
         names = list(factory.partitions)
         fits = f"{did_you_mean(name, names)}there are: {', '.join(names)}"
-        return [
-            Problem("launcher.partition", f"{factory.name} has no partition '{name}'", fits),
-            *_time_problems(spec, None),
-        ]
-    partition = factory.partitions[name]
-    problems = _time_problems(spec, partition)
-    if partition.max_nodes is not None and spec.nodes > partition.max_nodes:
-        found = f"{spec.nodes}, but {name} on {factory.name} gives a job at most {partition.max_nodes}"
-        problems.append(Problem("nodes", found, _roomier(spec, name, partition.max_nodes)))
-    return problems
+        return [Problem("launcher.partition", f"{factory.name} has no partition '{name}'", fits), *problems]
+    return problems + _node_problems(spec)
 
 
-def _roomier(spec: RunSpec, name: str, most: int) -> str:
-    """Fewer nodes, or the partitions that give as many as were asked for."""
-    others = [
-        other
-        for other, partition in spec.factory.partitions.items()
-        if other != name and partition.max_nodes is not None and partition.max_nodes >= spec.nodes
-    ]
-    return " or ".join([f"nodes={most}", *(f"launcher.partition={other}" for other in others)])
+def _node_problems(spec: RunSpec) -> list[Problem]:
+    """More nodes than one job may have, or fewer than it must."""
+    limits = job_limits(spec)
+    most, least, where = limits.max_nodes, limits.min_nodes, f"{_queue(spec)} on {spec.factory.name}"
+    if most is not None and spec.nodes > most:
+        fits = _others(spec, f"nodes={most}")
+        return [Problem("nodes", f"{spec.nodes}, but {where} gives a job at most {most}", fits)]
+    if least is not None and spec.nodes < least:
+        return [Problem("nodes", f"{spec.nodes}, but {where} is for {least} and more", _others(spec, f"nodes={least}"))]
+    return []
 
 
-def _time_problems(spec: RunSpec, partition: Partition | None) -> list[Problem]:
+def _others(spec: RunSpec, fits: str) -> str:
+    """What fits here, and the partitions and qualities of service that give as many nodes as were asked for."""
+    here = chosen_partition(spec)
+    roomy = (name for name, queue in spec.factory.partitions.items() if name != here and _gives(queue, spec.nodes))
+    better = (name for name, qos in spec.factory.qos.items() if _gives(qos, spec.nodes))
+    ways = [*(f"launcher.partition={name}" for name in roomy), *(f"launcher.qos={name}" for name in better)]
+    return " or ".join([fits, *ways])
+
+
+def _gives(queue: Partition | Qos, nodes: int) -> bool:
+    return queue.max_nodes is not None and (queue.min_nodes or 1) <= nodes <= queue.max_nodes
+
+
+def _queue(spec: RunSpec) -> str:
+    """The job's partition, and its quality of service where that sets other limits."""
+    qos = chosen_qos(spec)
+    names = (chosen_partition(spec), f"qos {qos}" if qos in spec.factory.qos else None)
+    return " with ".join(name for name in names if name)
+
+
+def _time_problems(spec: RunSpec) -> list[Problem]:
     if spec.time is None:
         return []
     asked = seconds_of(spec.time)
     if not asked:
-        return [
-            Problem(
-                "time",
-                f"'{spec.time}' is no time that Slurm knows",
-                "hours:minutes:seconds or days-hours, such as time=2-00:00:00",
-            )
-        ]
-    most = partition.max_time if partition else None
+        fits = "hours:minutes:seconds or days-hours, such as time=2-00:00:00"
+        return [Problem("time", f"'{spec.time}' is no time that Slurm knows", fits)]
+    most = job_limits(spec).max_time
     if most is not None and asked > (seconds_of(most) or asked):
-        return [
-            Problem(
-                "time",
-                f"{spec.time} is longer than {chosen_partition(spec)} on {spec.factory.name} allows",
-                f"time={most} or less",
-            )
-        ]
+        found = f"{spec.time} is longer than {_queue(spec)} on {spec.factory.name} allows"
+        return [Problem("time", found, f"time={most} or less")]
     return []

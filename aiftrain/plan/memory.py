@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from aiftrain.plan.engine_config import uses_autocast
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from functools import lru_cache
+from itertools import accumulate, chain
+
+from aiftrain.plan.engine_config import persistent_elements, uses_autocast
+from aiftrain.plan.parameters import Groups, parameter_groups
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ranks_per_node
 from aiftrain.run.spec import Precision, RunSpec
@@ -24,31 +30,70 @@ class StateBytes(Strict):
         return self.weights + self.gradients + self.optimizer
 
 
-def state_bytes(parameters: int, ranks: int, stage: int, *, bf16_weights: bool) -> StateBytes:
-    """Model states on one of `ranks` ranks (ZeRO, arXiv 1910.02054, section 3 and figure 1).
+def state_bytes(groups: Groups, ranks: int, stage: int, *, bf16_weights: bool, persistent: int = 0) -> StateBytes:
+    """Model states on the fullest of `ranks` ranks, as DeepSpeed allocates them (ZeRO, arXiv 1910.02054, section 3).
 
-    Bytes a parameter. bf16 weights: 2; gradients 2, and 4 for the sum over micro-batches that is kept in
-    fp32; optimizer 12 (fp32 weight and Adam's two moments). fp32 weights: 4, 4 and 8, to which ZeRO adds
-    4 for the copy of its own part that it updates. Stage 1 shares out the optimizer's part, stage 2
-    also the gradients, stage 3 also the weights.
+    groups: elements of each tensor, by optimizer group. persistent: under stage 3, tensors of up to so many elements
+    stay whole on every rank.
+
+    Bytes a parameter. bf16 weights: 2; the sum of gradients in fp32, 4, and where it is not shared out 2 for the
+    gradients of a micro-batch; optimizer 12 (fp32 weight and Adam's two moments). fp32 weights, which stage 0 always
+    has: 4, 4 and 8, to which ZeRO adds 4 for the copy of its own part that it updates. Stage 1 shares out the
+    optimizer's part, stage 2 also the gradients, stage 3 also the weights. Stages 1 and 2 pad each group to a
+    multiple of twice the ranks; stage 3 pads each tensor to a multiple of the ranks. Step counts are left out.
     """
-    weights, gradients = (2, 6) if bf16_weights else (4, 4)
-    optimizer = 12 if bf16_weights or stage else 8
+    plain = sum(sum(group) for group in groups)
+    if stage == 0:
+        return StateBytes(weights=4 * plain, gradients=4 * plain, optimizer=8 * plain)
+    width = 2 if bf16_weights else 4
+    if stage == 3:
+        counts = _counts(groups)
+        part = sum(count * -(-size // ranks) for size, count in counts.items())
+        whole = sum(count * -(-size // ranks) * ranks for size, count in counts.items() if size <= persistent)
+        return StateBytes(weights=width * (part + whole), gradients=4 * part, optimizer=12 * part)
+    padded = [-(-sum(group) // (2 * ranks)) * 2 * ranks for group in groups]
+    part = sum(padded) // ranks
+    if stage == 1:
+        gradients = 4 * sum(padded) + 2 * plain if bf16_weights else 4 * plain
+    else:
+        gradients = 4 * part if bf16_weights else 4 * _most_touched(groups, [size // ranks for size in padded])
+    return StateBytes(weights=width * sum(padded), gradients=gradients, optimizer=12 * part)
 
-    def held(each: int, from_stage: int) -> int:
-        total = each * parameters
-        return -(-total // ranks) if stage >= from_stage else total
 
-    return StateBytes(weights=held(weights, 3), gradients=held(gradients, 2), optimizer=held(optimizer, 1))
+@lru_cache(maxsize=64)
+def _counts(groups: Groups) -> Counter[int]:
+    """How many tensors have each size."""
+    return Counter(chain.from_iterable(groups))
+
+
+def _most_touched(groups: Groups, parts: list[int]) -> int:
+    """Elements of all tensors that reach into one rank's part of the groups, for the rank where they are most.
+
+    With fp32 weights stage 2 keeps the gradients of such tensors whole. Only where a tensor begins can the number
+    rise, so only those ranks and the next ones are looked at.
+    """
+    edges = [[0, *accumulate(group)] for group in groups]
+    ranks = {start // part + step for starts, part in zip(edges, parts, strict=True) for start in starts for step in (0, 1)}
+    return max(
+        sum(_touched(ends, rank * part, (rank + 1) * part) for ends, part in zip(edges, parts, strict=True))
+        for rank in ranks
+    )
+
+
+def _touched(edges: list[int], begin: int, end: int) -> int:
+    """Elements of the tensors between `edges` that have one in [begin, end)."""
+    if begin >= edges[-1]:
+        return 0
+    return edges[min(bisect_left(edges, end), len(edges) - 1)] - edges[bisect_right(edges, begin) - 1]
 
 
 def states_of(spec: RunSpec, precision: Precision, *, nodes: int | None = None, stage: int | None = None) -> StateBytes:
     """The model states of one rank of `spec`, or of the same run on other nodes or with another stage."""
-    stage = spec.parallelism.zero_stage if stage is None else stage
-    asked = spec.model_copy(update={"parallelism": spec.parallelism.model_copy(update={"zero_stage": stage})})
+    stage = spec.parallelism.stage if stage is None else stage
     ranks = (nodes or spec.nodes) * ranks_per_node(spec)
-    bf16_weights = precision == "bf16" and not uses_autocast(asked, precision)
-    return state_bytes(spec.model.parameters, ranks, stage, bf16_weights=bf16_weights)
+    bf16_weights = precision == "bf16" and not uses_autocast(spec, precision, stage)
+    groups = parameter_groups(spec.model)
+    return state_bytes(groups, ranks, stage, bf16_weights=bf16_weights, persistent=persistent_elements(spec.model))
 
 
 def memory_per_rank(spec: RunSpec) -> int | None:

@@ -69,9 +69,7 @@ def check_choices(parsed: list[Override], groups: Groups) -> None:
             if choice not in groups.choices(group) and not (group == "factory" and choice == AUTO):
                 problems.append(groups.unknown(group, choice))
     if not any(override.key_or_group == RECIPE for override in parsed):
-        problems.append(
-            Problem(RECIPE, "no recipe is chosen", f"recipe=NAME, one of: {', '.join(groups.choices(RECIPE))}")
-        )
+        problems.append(Problem(RECIPE, "no recipe is chosen", f"recipe=NAME, one of: {groups.in_words(RECIPE)}"))
     if problems:
         raise ConfigError(problems)
 

@@ -5,18 +5,32 @@ from __future__ import annotations
 from aiftrain.errors import ConfigError, Problem
 from aiftrain.plan.advice import cannot_run_here, memory_problem
 from aiftrain.plan.estimate import Estimate, estimate
-from aiftrain.plan.limits import launch_problems, site_problems
+from aiftrain.plan.limits import launch_problems, precision_problems, site_problems
 from aiftrain.plan.memory import choose_precision
+from aiftrain.plan.prediction import Prediction, predict
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import Execution, make_layout
 from aiftrain.run.spec import Precision, RunSpec
 
 
 class LaunchPlan(Strict):
-    """plan.json. A rank reads `execution`; `estimate` is for people."""
+    """plan.json. A rank reads `execution`; the rest is for people: what follows for certain, and what is predicted."""
 
     execution: Execution
     estimate: Estimate
+    prediction: Prediction
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        return self.estimate.assumptions + self.prediction.assumptions
+
+    @property
+    def unknowns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.estimate.unknowns + self.prediction.unknowns))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.estimate.warnings + self.prediction.warnings
 
 
 def make_plan(spec: RunSpec, *, to_launch: bool = False, precision: Precision | None = None) -> LaunchPlan:
@@ -26,16 +40,33 @@ def make_plan(spec: RunSpec, *, to_launch: bool = False, precision: Precision | 
     `precision` is what a run that goes on began with; otherwise the spec and the hardware decide.
     """
     problems = launch_problems(spec) if to_launch else []
-    layout = make_layout(spec)
     precision = precision or choose_precision(spec)
+    spec = decided(spec, precision)
+    layout = make_layout(spec)
     foreign = cannot_run_here(spec, precision)
     if foreign is not None:
         raise ConfigError([foreign])
-    problems += site_problems(spec)
+    problems += site_problems(spec) + precision_problems(spec, precision)
     if isinstance(layout, Problem):
         problems.append(layout)
     too_large = memory_problem(spec, precision)
     problems += [too_large] if too_large else []
     if problems or isinstance(layout, Problem):
         raise ConfigError(problems)
-    return LaunchPlan(execution=Execution(layout=layout, precision=precision), estimate=estimate(spec, precision))
+    return LaunchPlan(
+        execution=Execution(layout=layout, precision=precision),
+        estimate=estimate(spec, precision),
+        prediction=predict(spec, layout, precision),
+    )
+
+
+def decided(spec: RunSpec, precision: Precision) -> RunSpec:
+    """`spec` with the layout that `parallelism=auto` leaves to the planner. Raises ConfigError where none fits."""
+    if spec.parallelism.zero_stage is not None:
+        return spec
+    from aiftrain.plan.search import best
+
+    found = best(spec, precision)
+    if isinstance(found, Problem):
+        raise ConfigError([found])
+    return found

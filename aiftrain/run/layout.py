@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from aiftrain.errors import Problem
 from aiftrain.run.base import Strict
-from aiftrain.run.spec import Precision, RunSpec
+from aiftrain.run.spec import Precision, Recompute, RunSpec
 
 
 class ParallelLayout(Strict):
-    """Who does what. `global_batch == data_parallel * micro_batch * accumulation`, in sequences."""
+    """Who does what. `global_batch == data_parallel * micro_batch * accumulation`, in sequences.
+
+    `world_size == data_parallel * tensor_parallel * pipeline_parallel * context_parallel`; experts are shared
+    out inside the data-parallel ranks. `shard_group` is how many ranks share out the states (hybrid sharding,
+    MiCS); None: all data-parallel ones.
+    """
 
     nodes: int
     ranks_per_node: int
@@ -17,6 +22,14 @@ class ParallelLayout(Strict):
     zero_stage: int
     micro_batch: int
     accumulation: int
+    tensor_parallel: int = 1
+    sequence_parallel: bool = False  # Megatron's: norms and residuals shared out over the tensor-parallel ranks
+    pipeline_parallel: int = 1
+    virtual_stages: int = 1  # chunks of layers that each pipeline rank holds (interleaved schedule)
+    context_parallel: int = 1  # ranks that share out one sequence (ring attention, Ulysses)
+    expert_parallel: int = 1
+    shard_group: int | None = None
+    recompute: Recompute = "none"
 
     @property
     def global_batch(self) -> int:
@@ -44,9 +57,10 @@ def make_layout(spec: RunSpec) -> ParallelLayout | Problem:
         ranks_per_node=ranks_per_node(spec),
         world_size=world,
         data_parallel=world,
-        zero_stage=spec.parallelism.zero_stage,
+        zero_stage=spec.parallelism.stage,
         micro_batch=micro,
         accumulation=spec.train.global_batch // per_pass,
+        recompute=spec.train.recompute,
     )
 
 

@@ -2,32 +2,90 @@
 
 from __future__ import annotations
 
+import re
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from aiftrain.run.base import Strict
 
+Mlp = Literal["swiglu", "geglu", "gelu", "relu", "relu2", "xielu"]
+Positions = Literal["rope", "alibi", "learned", "none"]
+
+_UNITS = {"M": 1e6, "B": 1e9}
+
+
+class MoeSpec(Strict):
+    """A mixture of experts in place of the MLP: every token goes to its `experts_per_token` best ones, none is dropped.
+
+    The router is a softmax over all experts whose best are scaled to sum to one (Mixtral, arXiv 2401.04088).
+    Which layers have experts: not the first `dense_layers`, and of the others every `every`-th.
+    """
+
+    num_experts: int = Field(ge=2)
+    experts_per_token: int = Field(ge=1)
+    expert_intermediate_size: int = Field(ge=1)
+    shared_intermediate_size: int = Field(0, ge=0)  # of the MLP that every token passes as well; 0: none
+    dense_layers: int = Field(0, ge=0)
+    every: int = Field(1, ge=1)
+    balance_loss: float = Field(0.01, ge=0)  # weight of the load-balancing loss (Switch, arXiv 2101.03961, eq. 4)
+    router_z_loss: float = Field(0.0, ge=0)  # weight of the router's z-loss (ST-MoE, arXiv 2202.08906, eq. 5)
+
+    @model_validator(mode="after")
+    def _experts_suffice(self) -> MoeSpec:
+        if self.experts_per_token > self.num_experts:
+            raise ValueError(f"experts_per_token {self.experts_per_token} is more than num_experts {self.num_experts}")
+        return self
+
+
+class LatentSpec(Strict):
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): keys and values of one small vector.
+
+    A head's queries and keys are `nope_dim` long without positions and `rope_dim` with; that part of the keys is
+    common to all heads. `query_rank` None: queries straight from the hidden state.
+    """
+
+    query_rank: int | None = Field(None, ge=1)
+    kv_rank: int = Field(ge=1)
+    nope_dim: int = Field(ge=1)
+    rope_dim: int = Field(ge=2, multiple_of=2)
+    value_dim: int = Field(ge=1)
+
 
 class ModelSpec(Strict):
-    """A Llama-shaped decoder: RMSNorm, RoPE, grouped-query attention, SwiGLU.
-
-    With `qk_norm` queries and keys are normalised per head (Qwen3's form). `z_loss` is the weight of
-    the mean squared log-partition of the output distribution; 0 leaves it out.
-    """
+    """A decoder-only transformer with pre-norm layers. The defaults are Llama's: RMSNorm, RoPE, SwiGLU, no biases."""
 
     name: str
     vocab_size: int = Field(ge=1)
     hidden_size: int = Field(ge=1)
-    intermediate_size: int = Field(ge=1)
+    intermediate_size: int = Field(ge=1)  # of dense layers
     num_layers: int = Field(ge=1)
     num_heads: int = Field(ge=1)
     num_kv_heads: int = Field(ge=1)
     head_dim: int | None = Field(None, ge=1)
+    positions: Positions = "rope"  # rope: arXiv 2104.09864, alibi: arXiv 2108.12409, learned: a table
     rope_theta: float = Field(10_000.0, gt=0)
+    rotary_fraction: float = Field(1.0, gt=0, le=1)  # of a head's dimensions that turn
+    nope_every: int | None = Field(None, ge=1)  # every n-th layer does without RoPE (arXiv 2501.18795)
+    max_positions: int | None = Field(None, ge=1)  # rows of the table of learned positions
+    sliding_window: int | None = Field(None, ge=1)  # tokens that a token looks back at, itself included
+    global_every: int | None = Field(None, ge=1)  # every n-th layer has no window
+    norm: Literal["rms", "layer"] = "rms"
+    norm_bias: bool = False
     norm_eps: float = Field(1e-5, gt=0)
-    qk_norm: bool = False
+    embedding_norm: bool = False  # one more norm, after the embedding (BLOOM, arXiv 2211.05100)
+    qk_norm: bool = False  # RMSNorm of each head's queries and keys (Qwen3, Apertus)
+    latent: LatentSpec | None = None
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp: Mlp = "swiglu"  # swiglu and geglu are gated; relu2: arXiv 2109.08668; xielu: arXiv 2411.13010
+    mlp_bias: bool = False
+    moe: MoeSpec | None = None
     tie_embeddings: bool = False
     init_std: float = Field(0.02, gt=0)
-    z_loss: float = Field(0.0, ge=0)
+    z_loss: float = Field(0.0, ge=0)  # weight of the output distribution's mean squared log-partition; 0: none
+    published_parameters: int | str | None = None  # what its makers count, to the unit or as "7.55B"
+    source: str | None = None  # where shape and count were published
 
     @model_validator(mode="after")
     def _heads_fit(self) -> ModelSpec:
@@ -36,19 +94,53 @@ class ModelSpec(Strict):
                 f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}: "
                 f"num_kv_heads may be {_divisors(self.num_heads)}"
             )
-        if self.head_dim is None and self.hidden_size % self.num_heads:
+        if self.head_dim is None and self.hidden_size % self.num_heads and self.latent is None:
             multiple = self.num_heads * (self.hidden_size // self.num_heads + 1)
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}: "
                 f"give model.head_dim, or a hidden_size such as {multiple}"
             )
-        if self.head_size % 2:
-            raise ValueError(f"head_dim {self.head_size} is odd: rotary embedding turns pairs, so it must be even")
+        if self.positions == "rope" and self.rotary_size % 2:
+            raise ValueError(
+                f"head_dim {self.head_size} turns {self.rotary_size} dimensions, which is odd: "
+                "rotary embedding turns pairs, so it must be even"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> ModelSpec:
+        if (self.positions == "learned") != (self.max_positions is not None):
+            raise ValueError("max_positions is the size of the table of positions: give it with positions=learned only")
+        if self.norm_bias and self.norm == "rms":
+            raise ValueError("norm_bias needs norm=layer: an RMSNorm has no bias")
+        if self.global_every and self.sliding_window is None:
+            raise ValueError("global_every names the layers without a window: it needs sliding_window")
+        if self.latent and (self.positions != "rope" or self.qk_norm or self.qkv_bias):
+            raise ValueError("latent attention has RoPE and norms of its own: positions=rope, no qk_norm, no qkv_bias")
+        if self.moe and self.mlp == "xielu":
+            raise ValueError("xielu has weights of its own, which experts have not: another model.mlp, or no model.moe")
+        if self.moe and self.moe.dense_layers >= self.num_layers:
+            raise ValueError(f"moe.dense_layers {self.moe.dense_layers} leaves none of {self.num_layers} layers")
+        return self
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> ModelSpec:
+        published = self.published_parameters
+        if published is not None and not _agree(self.parameters, published):
+            raise ValueError(f"the shape has {self.parameters:,} parameters, published are {published}")
         return self
 
     @property
     def head_size(self) -> int:
+        """Dimensions of one head's queries and keys."""
+        if self.latent:
+            return self.latent.nope_dim + self.latent.rope_dim
         return self.head_dim or self.hidden_size // self.num_heads
+
+    @property
+    def rotary_size(self) -> int:
+        """Dimensions of a head that RoPE turns."""
+        return self.latent.rope_dim if self.latent else int(self.head_size * self.rotary_fraction)
 
     @property
     def query_size(self) -> int:
@@ -56,36 +148,163 @@ class ModelSpec(Strict):
 
     @property
     def kv_size(self) -> int:
+        """Dimensions of a token's keys, and of its values, over all heads, as attention sees them."""
         return self.num_kv_heads * self.head_size
 
     @property
-    def layer_matmul_parameters(self) -> int:
-        """Weights of one layer's matrices: query, key, value, output, gate, up, down."""
-        attention = self.hidden_size * (2 * self.query_size + 2 * self.kv_size)
-        return attention + 3 * self.hidden_size * self.intermediate_size
+    def mixed_size(self) -> int:
+        """Dimensions of what attention hands to its output projection."""
+        return self.num_heads * (self.latent.value_dim if self.latent else self.head_size)
 
     @property
-    def layer_parameters(self) -> int:
-        """All weights of one layer, its two norms and the optional query/key norms included."""
-        return self.layer_matmul_parameters + 2 * self.hidden_size + (2 * self.head_size if self.qk_norm else 0)
+    def gated(self) -> bool:
+        return self.mlp in ("swiglu", "geglu")
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether layer `layer`, counted from 0, holds experts in place of one MLP."""
+        moe = self.moe
+        return moe is not None and layer >= moe.dense_layers and (layer + 1) % moe.every == 0
+
+    def has_window(self, layer: int) -> bool:
+        """Whether layer `layer`, counted from 0, looks back no further than `sliding_window`."""
+        return self.sliding_window is not None and not (self.global_every and (layer + 1) % self.global_every == 0)
+
+    def turns(self, layer: int) -> bool:
+        """Whether layer `layer`, counted from 0, has rotary positions."""
+        return self.positions == "rope" and not (self.nope_every and (layer + 1) % self.nope_every == 0)
+
+    @property
+    def expert_layers(self) -> int:
+        return sum(self.has_experts(layer) for layer in range(self.num_layers))
+
+    @property
+    def attention_matmul_parameters(self) -> int:
+        """Weights of one layer's matrices around attention."""
+        hidden, latent = self.hidden_size, self.latent
+        if latent is None:
+            return hidden * (self.query_size + 2 * self.kv_size) + self.query_size * hidden
+        rank = latent.query_rank
+        queries = rank * (hidden + self.query_size) if rank else hidden * self.query_size
+        down = hidden * (latent.kv_rank + latent.rope_dim)
+        up = latent.kv_rank * self.num_heads * (latent.nope_dim + latent.value_dim)
+        return queries + down + up + self.mixed_size * hidden
+
+    @property
+    def attention_parameters(self) -> int:
+        """All weights of one layer's attention: matrices, biases, and the norms of queries and keys."""
+        count = self.attention_matmul_parameters
+        if self.latent:
+            count += self.latent.kv_rank + (self.latent.query_rank or 0)
+        if self.qkv_bias:
+            count += self.query_size + 2 * self.kv_size
+        if self.output_bias:
+            count += self.hidden_size
+        return count + (2 * self.head_size if self.qk_norm else 0)
+
+    def mlp_matmul_parameters(self, intermediate_size: int) -> int:
+        """Weights of the matrices of one MLP or expert."""
+        return (3 if self.gated else 2) * self.hidden_size * intermediate_size
+
+    def mlp_parameters(self, intermediate_size: int) -> int:
+        """All weights of one MLP or expert: matrices, biases, and the two that shape a xIELU."""
+        biases = (2 if self.gated else 1) * intermediate_size + self.hidden_size if self.mlp_bias else 0
+        return self.mlp_matmul_parameters(intermediate_size) + biases + (2 if self.mlp == "xielu" else 0)
+
+    @property
+    def norm_parameters(self) -> int:
+        """Weights of one norm of the hidden state."""
+        return self.hidden_size * (2 if self.norm_bias else 1)
+
+    @property
+    def layer_expert_parameters(self) -> int:
+        """All routed experts of one layer."""
+        return self.moe.num_experts * self.mlp_parameters(self.moe.expert_intermediate_size) if self.moe else 0
+
+    def layer_parameters(self, layer: int) -> int:
+        """All weights of layer `layer`, counted from 0."""
+        around = self.attention_parameters + 2 * self.norm_parameters
+        if not self.has_experts(layer):
+            return around + self.mlp_parameters(self.intermediate_size)
+        return around + self._routing_parameters + self.layer_expert_parameters
+
+    @property
+    def embedding_parameters(self) -> int:
+        """The table of tokens, the table of positions, and the norm after them."""
+        tables = (self.vocab_size + (self.max_positions or 0)) * self.hidden_size
+        return tables + (self.norm_parameters if self.embedding_norm else 0)
+
+    @property
+    def head_parameters(self) -> int:
+        """The output projection; 0 where it is the table of tokens."""
+        return 0 if self.tie_embeddings else self.vocab_size * self.hidden_size
+
+    @property
+    def expert_parameters(self) -> int:
+        """All routed experts of all layers: what expert parallelism shares out."""
+        return self.expert_layers * self.layer_expert_parameters
 
     @property
     def parameters(self) -> int:
         """All weights of the model, to the unit."""
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_embeddings else 2)
-        return embeddings + self.num_layers * self.layer_parameters + self.hidden_size
+        layers = sum(self.layer_parameters(layer) for layer in range(self.num_layers))
+        return self.embedding_parameters + layers + self.norm_parameters + self.head_parameters
+
+    @property
+    def non_expert_parameters(self) -> int:
+        return self.parameters - self.expert_parameters
+
+    @property
+    def active_parameters(self) -> int:
+        """The weights that one token meets: all, less the experts that it is not sent to."""
+        if self.moe is None:
+            return self.parameters
+        used = self.moe.experts_per_token * self.mlp_parameters(self.moe.expert_intermediate_size)
+        return self.non_expert_parameters + self.expert_layers * used
+
+    @property
+    def active_matmul_parameters(self) -> int:
+        """Weights of the matrices that one token is multiplied with, the output projection among them."""
+        dense = (self.num_layers - self.expert_layers) * self.mlp_matmul_parameters(self.intermediate_size)
+        weights = self.num_layers * self.attention_matmul_parameters + dense + self.vocab_size * self.hidden_size
+        if self.moe is None:
+            return weights
+        sizes = self.moe.experts_per_token * self.moe.expert_intermediate_size + self.moe.shared_intermediate_size
+        router = self.hidden_size * self.moe.num_experts
+        return weights + self.expert_layers * (self.mlp_matmul_parameters(sizes) + router)
 
     def flops_per_token(self, sequence_length: int) -> float:
         """Model FLOPs to train on one token: forward and backward of every matrix product.
 
-        6 FLOPs a matrix weight (2 forward, 4 backward) plus 12 * layers * query size * context for
+        6 FLOPs an active matrix weight (2 forward, 4 backward) plus 12 * layers * query size * context for
         attention, halved because attention is causal (PaLM appendix B, arXiv 2204.02311, less the half
-        that causality removes). The embedding look-up is no product; the output head is one. Document
-        masks reduce the real work further and are not credited.
+        that causality removes). Under a window of w tokens the mean context is w - w^2 / (2 * length) instead of
+        length / 2. The embedding look-up is no product; the output head is one. Document masks reduce the real
+        work further and are not credited.
         """
-        weights = self.num_layers * self.layer_matmul_parameters + self.vocab_size * self.hidden_size
-        attention = 12 * self.num_layers * self.query_size * sequence_length / 2
-        return 6.0 * weights + attention
+        contexts = sum(self._mean_context(layer, sequence_length) for layer in range(self.num_layers))
+        return 6.0 * self.active_matmul_parameters + 6 * (self.query_size + self.mixed_size) * contexts
+
+    def _mean_context(self, layer: int, sequence_length: int) -> float:
+        window = min(self.sliding_window or sequence_length, sequence_length)
+        reach = window if self.has_window(layer) else sequence_length
+        return reach - reach**2 / (2 * sequence_length)
+
+    @property
+    def _routing_parameters(self) -> int:
+        """What a layer with experts has beside them: the router and the shared MLP."""
+        assert self.moe is not None
+        shared = self.moe.shared_intermediate_size
+        return self.hidden_size * self.moe.num_experts + (self.mlp_parameters(shared) if shared else 0)
+
+
+def _agree(count: int, published: int | str) -> bool:
+    """Whether a count is the published one, at the precision of that: 7,550,013,440 is "7.55B"."""
+    if isinstance(published, int):
+        return count == published
+    if not re.fullmatch(r"\d+(\.\d+)?[MB]", published):
+        raise ValueError(f"published_parameters '{published}' is neither a whole number nor one such as 7.55B or 560M")
+    digits = len(published[:-1].partition(".")[2])
+    return f"{count / _UNITS[published[-1]]:.{digits}f}" == published[:-1]
 
 
 def _divisors(number: int) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from aiftrain.run.access import AccessSpec
 from aiftrain.run.base import Strict
 from aiftrain.run.corpus import DataSpec
 from aiftrain.run.machine import Factory, Hardware
@@ -20,6 +21,7 @@ _FREE_TO_CHANGE = {
     "steps",
     "tokens",
     "micro_batch",
+    "recompute",
     "compile",
     "deterministic",
     "loss_chunk",
@@ -29,14 +31,21 @@ _FREE_TO_CHANGE = {
 }
 
 Precision = Literal["fp32", "bf16"]
+Recompute = Literal["none", "selective", "full"]
 
 
 class ParallelSpec(Strict):
-    """The strategy that was asked for. ZeRO stage 0 is plain data parallelism."""
+    """The strategy that was asked for. ZeRO stage 0 is plain data parallelism; None leaves the layout to the planner."""
 
     name: str
-    zero_stage: int = Field(0, ge=0, le=3)
+    zero_stage: int | None = Field(0, ge=0, le=3)
     bucket_millions: float = Field(50.0, gt=0)  # elements reduced or gathered at one time, in millions
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage. The planner decides an `auto` before anything asks for it."""
+        assert self.zero_stage is not None
+        return self.zero_stage
 
 
 class OptimizerSpec(Strict):
@@ -68,6 +77,7 @@ class TrainSpec(Strict):
     global_batch: int = Field(ge=1)
     micro_batch: int = Field(1, ge=1)  # sequences of one rank in one forward pass
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is fast at it
+    recompute: Recompute = "none"  # activations computed again in the backward pass: none, attention and SwiGLU, all
     compile: bool = False
     deterministic: bool = False
     loss_chunk: int = Field(1024, ge=1)  # tokens whose logits exist at one time
@@ -128,7 +138,17 @@ class LauncherSpec(Strict):
     name: Literal["local", "slurm"]
     ranks_per_node: int | None = Field(None, ge=1)
     partition: str | None = None
+    qos: str | None = None  # the quality of service; None: the one that the partition names
     extra: tuple[str, ...] = ()  # options for the scheduler, verbatim
+
+
+class PlanSpec(Strict):
+    """What a person may know of a site and the planner cannot; None: a documented default, or left out and said so."""
+
+    queue_hours_per_job: float | None = Field(None, ge=0)
+    failures_per_node_day: float | None = Field(None, ge=0)  # that end a job
+    write_gb_per_s: float | None = Field(None, gt=0)  # of all ranks together, to where checkpoints go
+    grid_g_per_kwh: float | None = Field(None, ge=0)  # CO2e of the electricity, where better known than by country
 
 
 class RunSpec(Strict):
@@ -146,11 +166,20 @@ class RunSpec(Strict):
     storage: StorageSpec
     tracking: TrackingSpec
     launcher: LauncherSpec
+    access: AccessSpec = AccessSpec(name="none")
+    plan: PlanSpec = PlanSpec()
     nodes: int = Field(1, ge=1)
     time: str | None = None
     account: str | None = None
     seed: int = Field(0, ge=0)
     run_dir: str | None = None
+
+    @model_validator(mode="after")
+    def _positions_suffice(self) -> RunSpec:
+        positions, length = self.model.max_positions, self.train.sequence_length
+        if positions is not None and positions < length:
+            raise ValueError(f"train.sequence_length {length} is more than the {positions} of model.max_positions")
+        return self
 
     @property
     def digest(self) -> str:
@@ -168,7 +197,7 @@ class RunSpec(Strict):
         data = self.data.model_dump(mode="json", exclude={"cache_dir", "workers"})
         train = self.train.model_dump(mode="json", exclude=_FREE_TO_CHANGE)
         return {
-            "model": self.model.model_dump(mode="json"),
+            "model": self.model.model_dump(mode="json", exclude={"source", "published_parameters"}),
             "data": data,
             "optimizer": self.optimizer.model_dump(mode="json"),
             "train": train,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aiftrain.data.batches import Batch
 from aiftrain.run.folder import RunFolder
-from aiftrain.run.layout import Execution
+from aiftrain.run.layout import Execution, ParallelLayout
 from aiftrain.run.spec import RunSpec
 from aiftrain.train import fragments, loss
 from aiftrain.train.fragments import LiveFragment
@@ -35,7 +35,7 @@ class Engine:
         # Without ZeRO, DeepSpeed clips but keeps the norm to itself; deepspeed.json then leaves clipping to us.
         self._clips = self.layout.zero_stage == 0
         self._max_norm = spec.optimizer.grad_clip or math.inf
-        model = _build(spec, self.layout.zero_stage, config, device)
+        model = _build(spec, self.layout, config, device)
         if spec.train.compile:
             _compile(model)
         self._engine: Any = deepspeed.initialize(
@@ -120,10 +120,15 @@ class Engine:
         return torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._max_norm)
 
 
-def _build(spec: RunSpec, zero_stage: int, config: dict[str, Any], device: torch.device) -> Decoder:
+def _build(spec: RunSpec, layout: ParallelLayout, config: dict[str, Any], device: torch.device) -> Decoder:
     """The model with its first weights; under ZeRO 3 no rank ever holds it whole."""
-    with deepspeed.zero.Init(config_dict_or_path=config, enabled=zero_stage == 3):
-        model = Decoder(spec.model, sequence_length=spec.train.sequence_length, loss_chunk=spec.train.loss_chunk)
+    with deepspeed.zero.Init(config_dict_or_path=config, enabled=layout.zero_stage == 3):
+        model = Decoder(
+            spec.model,
+            sequence_length=spec.train.sequence_length,
+            loss_chunk=spec.train.loss_chunk,
+            recompute=layout.recompute,
+        )
     initialise(model, spec.seed)
     return model.to(device)
 

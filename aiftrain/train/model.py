@@ -1,7 +1,6 @@
-"""The decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU, in fused projections.
+"""The decoder that a shape describes: embedding, pre-norm layers of attention and MLP or experts, output head.
 
-Names and shapes of its weights are those of checkpoints (checkpoint/export.py turns them into Hugging
-Face's). Rotary embedding is the half-split form, so that exported weights need no permutation.
+Names and shapes of its weights are those of checkpoints (checkpoint/export.py turns them into Hugging Face's).
 """
 
 from __future__ import annotations
@@ -9,82 +8,43 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aiftrain.run.model import ModelSpec
-from aiftrain.train.loss import chunked_cross_entropy
+from aiftrain.run.spec import Recompute
+from aiftrain.train.attention import Rotary, attention, rotary_table
+from aiftrain.train.experts import Experts
+from aiftrain.train.loss import IGNORE, chunked_cross_entropy
+from aiftrain.train.masks import Masks, make_masks
+from aiftrain.train.mlp import MLP, XIELU
+from aiftrain.train.norm import hidden_norm
+from aiftrain.train.recompute import runner
 
 Logits = Tensor
 Losses = tuple[Tensor, Tensor]  # the objective, and the plain cross-entropy, summed over tokens
-
-_BLOCKS, _BLOCKS_PAY_FROM = 4, 512  # attention on a CPU; measured: 17 % less time at 512, 31 % at 1,024
-
-
-class Attention(nn.Module):
-    """Causal self-attention of `num_heads` queries over `num_kv_heads` keys and values."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.qkv = nn.Linear(spec.hidden_size, spec.query_size + 2 * spec.kv_size, bias=False)
-        self.output = nn.Linear(spec.query_size, spec.hidden_size, bias=False)
-        if spec.qk_norm:
-            self.query_norm = nn.RMSNorm(spec.head_size, eps=spec.norm_eps)
-            self.key_norm = nn.RMSNorm(spec.head_size, eps=spec.norm_eps)
-
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """x [batch, length, hidden]; mask [batch or 1, 1, length, length] is added to the scores, None: causal only."""
-        query, key, value = self._heads(x)
-        if self.spec.qk_norm:
-            query, key = self.query_norm(query), self.key_norm(key)
-        query, key = rotate(query, rotary), rotate(key, rotary)
-        repeats = self.spec.num_heads // self.spec.num_kv_heads
-        if repeats > 1:
-            key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-        out: Tensor = self.output(attend(query, key, value, mask).transpose(1, 2).flatten(2))
-        return out
-
-    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        spec = self.spec
-        sizes = [spec.query_size, spec.kv_size, spec.kv_size]
-        query, key, value = (
-            part.unflatten(-1, (-1, spec.head_size)).transpose(1, 2) for part in self.qkv(x).split(sizes, dim=-1)
-        )
-        return query, key, value
-
-
-class MLP(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x)), gate and up in one product."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.gate_up = nn.Linear(spec.hidden_size, 2 * spec.intermediate_size, bias=False)
-        self.down = nn.Linear(spec.intermediate_size, spec.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        out: Tensor = self.down(F.silu(gate) * up)
-        return out
 
 
 class Layer(nn.Module):
     """One pre-norm transformer layer."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, index: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(spec.hidden_size, eps=spec.norm_eps)
-        self.attention = Attention(spec)
-        self.mlp_norm = nn.RMSNorm(spec.hidden_size, eps=spec.norm_eps)
-        self.mlp = MLP(spec)
+        self.attention_norm = hidden_norm(spec)
+        self.attention = attention(spec, index)
+        self.mlp_norm = hidden_norm(spec)
+        self.routes = spec.has_experts(index)
+        self.mlp = Experts(spec, spec.moe) if spec.moe and self.routes else MLP(spec, spec.intermediate_size)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rotary, mask)
-        out: Tensor = x + self.mlp(self.mlp_norm(x))
-        return out
+    def forward(self, x: Tensor, routing: Tensor | None, rotary: Rotary, masks: Masks) -> tuple[Tensor, Tensor | None]:
+        """x [batch, length, hidden] and the routing losses so far -> both after this layer."""
+        x = x + self.attention(self.attention_norm(x), rotary, masks)
+        if not self.routes:
+            return x + self.mlp(self.mlp_norm(x)), routing
+        change, loss = self.mlp(self.mlp_norm(x))
+        return x + change, loss if routing is None else routing + loss
 
 
 class Head(nn.Module):
@@ -111,13 +71,20 @@ class Decoder(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, spec: ModelSpec, *, sequence_length: int, loss_chunk: int = 1024) -> None:
+    def __init__(
+        self, spec: ModelSpec, *, sequence_length: int, loss_chunk: int = 1024, recompute: Recompute = "none"
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.loss_chunk = loss_chunk
+        self.run_layer = runner(recompute)
         self.embed = nn.Embedding(spec.vocab_size, spec.hidden_size)
-        self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.num_layers))
-        self.norm = nn.RMSNorm(spec.hidden_size, eps=spec.norm_eps)
+        if spec.max_positions:
+            self.positions = nn.Embedding(spec.max_positions, spec.hidden_size)
+        if spec.embedding_norm:
+            self.embed_norm = hidden_norm(spec)
+        self.layers = nn.ModuleList(Layer(spec, index) for index in range(spec.num_layers))
+        self.norm = hidden_norm(spec)
         self.head = Head(spec, tied=self.embed.get_parameter("weight") if spec.tie_embeddings else None)
         cos, sin = rotary_table(spec, sequence_length)
         self.register_buffer("cos", cos, persistent=False)
@@ -132,87 +99,54 @@ class Decoder(nn.Module):
         """
         length = tokens.shape[1]
         rotary = (self.cos[:length], self.sin[:length])
-        x = self.embed(tokens)
-        mask = self._mask(x, documents)
+        x = self._embedded(tokens)
+        masks = make_masks(self.spec, x, documents)
+        routing: Tensor | None = None
         for layer in self.layers:
-            x = layer(x, rotary, mask)
+            x, routing = self.run_layer(layer, x, routing, rotary, masks)
         out: Logits | Losses = self.head(self.norm(x), targets, self.loss_chunk)
-        return out
+        if routing is None or targets is None:
+            return out
+        objective, plain = out
+        return objective + routing * (targets != IGNORE).sum() / self.spec.expert_layers, plain
 
-    @staticmethod
-    def _mask(x: Tensor, documents: Tensor | None) -> Tensor | None:
-        """What attention adds to its scores. On a CPU there always is something, because `attend` needs it there."""
-        device = x.device.type
-        if documents is None:
-            if device != "cpu":
-                return None
-            documents = torch.zeros(1, x.shape[1], dtype=torch.int32)
-        autocast = torch.is_autocast_enabled(device)
-        return document_mask(documents, torch.get_autocast_dtype(device) if autocast else x.dtype)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Causal attention, [batch, heads, length, head_dim] each.
-
-    torch's CPU kernel computes the upper triangle as well, only to mask it. So there the queries are taken in blocks,
-    each against the keys up to its own end: 5/8 of the work with four blocks.
-    """
-    length = query.shape[2]
-    if mask is None:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
-    if query.device.type != "cpu" or length < _BLOCKS_PAY_FROM:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    ends = [length * block // _BLOCKS for block in range(_BLOCKS + 1)]
-    mixed = [
-        F.scaled_dot_product_attention(
-            query[:, :, start:end], key[:, :, :end], value[:, :, :end], attn_mask=mask[:, :, start:end, :end]
-        )
-        for start, end in pairwise(ends)
-    ]
-    return torch.cat(mixed, dim=2)
-
-
-def document_mask(documents: Tensor, dtype: torch.dtype) -> Tensor:
-    """documents [batch, length] -> [batch, 1, length, length]: 0 where a token may look, minus infinity elsewhere."""
-    length = documents.shape[1]
-    same = documents[:, :, None] == documents[:, None, :]
-    allowed = same & torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-    return torch.zeros(allowed.shape, dtype=dtype, device=documents.device).masked_fill_(~allowed, -torch.inf)[:, None]
-
-
-def rotary_table(spec: ModelSpec, length: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [length, head_dim] of the rotary embedding (arXiv 2104.09864), both halves alike."""
-    exponents = torch.arange(0, spec.head_size, 2, dtype=torch.float64) / spec.head_size
-    angles = torch.outer(torch.arange(length, dtype=torch.float64), spec.rope_theta**-exponents)
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos().float(), angles.sin().float()
-
-
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn x [batch, heads, length, head_dim] by each token's position."""
-    cos, sin = rotary
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        """tokens [batch, length] -> [batch, length, hidden]."""
+        x: Tensor = self.embed(tokens)
+        if self.spec.max_positions:
+            x = x + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
+        return self.embed_norm(x) if self.spec.embedding_norm else x
 
 
 def initialise(model: Decoder, seed: int) -> None:
     """Draw every weight from a generator of its own, so that values depend on seed and name and on nothing else.
 
     Matrices are normal with `init_std`; the two that write into the residual stream are scaled down by
-    sqrt(2 * layers), as GPT-2 does; norms start at one.
+    sqrt(2 * layers), as GPT-2 does; norms start at one and biases at zero.
     """
     for name, parameter in model.named_parameters():
         with _whole(parameter), torch.no_grad():
-            if parameter.dim() == 1:
-                parameter.fill_(1.0)
+            if not _is_matrix(name, parameter):
+                parameter.fill_(_constant(name))
                 continue
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))  # it takes 32 bits
             values = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
             parameter.copy_(values.normal_(0.0, _std(model.spec, name), generator=generator))
 
 
+def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Biases of experts are stacked, so their shape alone does not tell."""
+    return len(_full_shape(parameter)) > 1 and not name.endswith("bias")
+
+
+def _constant(name: str) -> float:
+    if ".activation." in name:
+        return XIELU.first_value(name)
+    return 0.0 if name.endswith("bias") else 1.0
+
+
 def _std(spec: ModelSpec, name: str) -> float:
-    into_residual = name.endswith(("attention.output.weight", "mlp.down.weight"))
+    into_residual = name.endswith(("attention.output.weight", ".down.weight", "mlp.down"))
     return spec.init_std / (2 * spec.num_layers) ** 0.5 if into_residual else spec.init_std
 
 
@@ -227,15 +161,19 @@ def _whole(parameter: nn.Parameter) -> AbstractContextManager[object]:
 
 
 def decayed_and_not(model: Decoder) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters that weight decay pulls on (matrices) and those that it leaves alone (norms)."""
+    """Parameters that weight decay pulls on (matrices) and those that it leaves alone (norms and biases)."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        (free if "norm" in name else decayed).append(parameter)
+        (decayed if _is_matrix(name, parameter) else free).append(parameter)
     return decayed, free
 
 
 def full_shapes(model: Decoder) -> Iterator[tuple[str, list[int]]]:
     """Name and whole shape of every parameter, also where ZeRO-3 holds only a part."""
     for name, parameter in model.named_parameters():
-        yield name, list(getattr(parameter, "ds_shape", parameter.shape))
+        yield name, _full_shape(parameter)
+
+
+def _full_shape(parameter: nn.Parameter) -> list[int]:
+    return list(getattr(parameter, "ds_shape", parameter.shape))

@@ -24,7 +24,10 @@ from tests.cli.program import ROOT
         ("python -m aiftrain pl", ["plan"]),
         ("python -m aiftrain plan recipe=smo", ["recipe=smoke", "recipe=smoke-eu"]),
         ("aiftrain plan recipe=smoke,smoke-", ["recipe=smoke,smoke-eu"]),
-        ("aiftrain factory=", ["factory=auto", "factory=local", "factory=lumi"]),
+        (
+            "aiftrain factory=l",
+            [f"factory={name}" for name in ("leonardo", "levente", "lisa", "local", "lumi", "lumi-ai")],
+        ),
         ("aiftrain recipe=smoke par", ["parallelism.", "parallelism="]),
         ("aiftrain recipe=smoke train.prec", ["train.precision="]),
         ("aiftrain recipe=smoke train.precision=", [f"train.precision={p}" for p in ("auto", "bf16", "fp32")]),
@@ -34,7 +37,7 @@ from tests.cli.program import ROOT
         ("aiftrain data ", ["inspect", "prepare"]),
         ("aiftrain checkpoints v", ["verify"]),
         ("aiftrain hardware ", ["show"]),
-        ("aiftrain hardware show m", ["mi250x"]),
+        ("aiftrain hardware show mi2", ["mi250x"]),
         ("aiftrain plan --j", ["--json"]),
         ("aiftrain plan 'recipe=smo", []),
     ],
@@ -49,7 +52,7 @@ def test_everything_is_offered_at_first() -> None:
 
 TYPED = [
     ("python -m aiftrain plan recipe=smoke-\t", "recipe=smoke-eu"),
-    ("python -m aiftrain factories show lu\t", "factories show lumi"),
+    ("python -m aiftrain factories show leo\t", "factories show leonardo"),
     ("python -m aiftrain model.num_l\t", "model.num_layers="),
     ("python only-\t", "only-here.txt"),
 ]

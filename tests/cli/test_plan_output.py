@@ -72,8 +72,9 @@ def test_a_sweep_of_plans_shows_refusals_beside_what_fits(capsys: pytest.Capture
 def test_every_shipped_source_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     main(["factories", "show", "lumi"])
     out = " ".join(capsys.readouterr().out.split())
-    assert "NCCL_SOCKET_IFNAME hsn0,hsn1,hsn2,hsn3" in out
-    assert "(documented, read 2026-11-22)" in out
+    assert "NCCL_SOCKET_IFNAME hsn0,hsn1,hsn2,hsn3 documented [" in out
+    assert "LUMI-training-materials:docs/2day-20260422/201-Slurm.md (read 2026-11-22)" in out
+    assert "Not known, or not needed here: pue" in out
 
 
 def test_a_folder_of_ones_own_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +82,7 @@ def test_a_folder_of_ones_own_is_listed(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\n# My own run.\nseed: 1\n", encoding="utf-8")
     assert main(["recipes", f"hydra.searchpath=[{tmp_path}]"]) == 0
     out = capsys.readouterr().out
-    assert "mine       My own run" in out
+    assert "mine My own run" in " ".join(out.split())
     assert "smoke-eu" in out
 
 

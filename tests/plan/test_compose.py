@@ -14,6 +14,7 @@ from aiftrain.errors import ConfigError
 from aiftrain.plan.compose import compose, compose_config, expand_sweep, to_yaml
 from aiftrain.plan.groups import read_yaml
 from aiftrain.plan.here import this_node
+from aiftrain.plan.plan import make_plan
 from aiftrain.plan.spec import resolve
 from aiftrain.run.spec import TrainSpec
 from aiftrain.shipped import conf_dir
@@ -156,3 +157,35 @@ def test_sweeps_combine_with_the_last_one_fastest() -> None:
 def test_a_sweep_without_end_is_refused() -> None:
     with pytest.raises(ConfigError, match="no end"):
         expand_sweep(["recipe=smoke", "optimizer.lr=interval(0,1)"])
+
+
+def test_a_site_says_how_its_nodes_differ_from_the_profile_of_its_hardware() -> None:
+    karolina, meluxina = (resolve(["recipe=smoke", f"factory={name}"]).hardware for name in ("karolina", "meluxina"))
+    assert (karolina.name, karolina.devices_per_node) == ("a100-40", 8)
+    assert (meluxina.name, meluxina.devices_per_node) == ("a100-40", 4)
+    assert karolina.provenance["devices_per_node"] != meluxina.provenance["devices_per_node"]
+    assert karolina.peak_bf16_tflops == meluxina.peak_bf16_tflops, "what the block does not say stays"
+
+
+def test_the_nodes_of_a_site_leave_other_hardware_and_what_was_typed_alone() -> None:
+    karolina = ["recipe=smoke", "factory=karolina"]
+    assert resolve([*karolina, "hardware=a100-40"]).hardware.node_memory_gib == 931
+    assert resolve([*karolina, "hardware=a100-80"]).hardware.node_memory_gib is None
+    typed = resolve([*karolina, "hardware.devices_per_node=2"]).hardware
+    assert (typed.devices_per_node, typed.node_memory_gib) == (2, 931)
+    assert resolve([*karolina, "factory.node.devices_per_node=1"]).hardware.devices_per_node == 1
+
+
+def test_a_site_of_ones_own_says_how_its_nodes_differ_too(tmp_path: Path) -> None:
+    """The file that CONTRIBUTING shows, as it stands there."""
+    text = (conf_dir().parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    example = text.split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "factory").mkdir()
+    (tmp_path / "factory" / "ourcluster.yaml").write_text(example, encoding="utf-8")
+    run = ["recipe=eu-llm-1b", "factory=ourcluster", "nodes=4", f"hydra.searchpath=['{tmp_path}']"]
+    spec = resolve(run)
+    assert (spec.factory.name, spec.hardware.name, spec.hardware.devices_per_node) == ("ourcluster", "a100-80", 4)
+    assert spec.hardware.provenance["devices_per_node"] == spec.factory.provenance["node.devices_per_node"]
+    assert make_plan(spec).estimate.partition == "gpu"
+    with pytest.raises(ConfigError, match="gpu on ourcluster gives a job at most 8"):
+        make_plan(resolve([*run, "nodes=16"]))

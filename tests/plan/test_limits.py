@@ -1,4 +1,4 @@
-"""Slurm's ways to write a time, a job's partition and time limit."""
+"""Slurm's ways to write a time, a job's partition and limits, and what keeps a job from a site."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiftrain.plan.limits import chosen_partition, seconds_of, time_limit
+from aiftrain.errors import ConfigError
+from aiftrain.plan.limits import chosen_partition, seconds_of, site_problems, time_limit
+from aiftrain.plan.plan import make_plan
 from aiftrain.plan.spec import resolve
 
 
@@ -42,3 +44,17 @@ def test_a_job_gets_the_longest_time_of_its_partition_unless_it_asks_for_less() 
     assert time_limit(resolve([*lumi, "time=01:00:00"])) == "01:00:00"
     assert time_limit(resolve(["recipe=smoke"])) is None
     assert chosen_partition(resolve(lumi)) == "standard-g"
+
+
+def test_a_site_with_pbs_is_planned_for_and_not_launched_on() -> None:
+    spec = resolve(["recipe=eu-llm-7b", "factory=hunter", "nodes=64", "data.root=/corpus", "account=mine"])
+    assert make_plan(spec).estimate.partition == "default"
+    with pytest.raises(ConfigError, match="its scheduler is PBS, which aiftrain does not submit to yet"):
+        make_plan(spec, to_launch=True)
+
+
+def test_no_job_has_more_nodes_than_there_are() -> None:
+    jupiter = ["recipe=eu-llm-7b", "factory=jupiter"]
+    assert site_problems(resolve([*jupiter, "nodes=5643"])) == []
+    [problem] = site_problems(resolve([*jupiter, "nodes=5644"]))
+    assert (problem.where, problem.fits) == ("nodes", "nodes=5643")

@@ -53,7 +53,7 @@ def test_warnings_say_what_a_person_must_decide() -> None:
 
 
 def test_what_nobody_documents_is_said_to_be_unknown() -> None:
-    unknowns = make_plan(resolve([*LUMI, "hardware=gb200-nvl4"])).estimate.unknowns
+    unknowns = make_plan(resolve([*LUMI, "hardware=mi300a"])).estimate.unknowns
     assert "hardware.matmul_bf16_tflops" in unknowns
     elsewhere = make_plan(resolve(["recipe=smoke", "factory=lumi", "hardware=cpu"])).estimate
     assert elsewhere.memory_per_rank is None

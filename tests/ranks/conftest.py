@@ -58,11 +58,14 @@ class Nursery:
             [sys.executable, str(NURSERY)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
-    def start(self, folder: RunFolder, world: int, **env: str) -> Ranks:
-        """Start the run's ranks as the launcher would."""
+    def start(
+        self, folder: RunFolder, world: int, *, program: str = "aiftrain.train.__main__", **env: str
+    ) -> Ranks:
+        """Start the run's ranks as the launcher would, or another program's in their place."""
         attempt = folder.last_attempt() + 1
         folder.attempt_logs(attempt).mkdir(parents=True)
         request = {"folder": str(folder.path), "world": world, "attempt": attempt, "port": _free_port(), "env": env}
+        request["program"] = program
         return Ranks(self, folder, attempt, self.ask(request))
 
     def ask(self, message: dict[str, Any]) -> list[int]:

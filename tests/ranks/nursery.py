@@ -1,12 +1,14 @@
 """Starts ranks in a fraction of a second: this process imports torch and DeepSpeed once, and forks a rank when asked.
 
-A rank is otherwise what a launcher starts: a process with torchrun's variables that runs `aiftrain.train`'s main.
+A rank is otherwise what a launcher starts: a process with torchrun's variables that runs `aiftrain.train`'s main,
+or the main of another module, where the request names one as "program".
 Requests come as JSON lines {"folder", "world", "attempt", "port", "env"}, answers are the process ids; a line
 {"wait": [pid, ...]} is answered with the exit codes (negative: the signal).
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -15,7 +17,6 @@ from typing import Any
 import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401  (DeepSpeed loads it late, and with it torch's compiler)
 
 import aiftrain.train.start  # noqa: F401  (what the forked ranks need is loaded here, once)
-from aiftrain.train.__main__ import main
 
 
 def start(request: dict[str, Any]) -> list[int]:
@@ -32,7 +33,8 @@ def _fork(request: dict[str, Any], rank: int) -> int:
     os.environ |= {"AIFTRAIN_ATTEMPT": str(request["attempt"])} | request["env"]
     code = 1
     try:
-        code = main([request["folder"]])
+        program = importlib.import_module(request.get("program", "aiftrain.train.__main__"))
+        code = program.main([request["folder"]])
     finally:
         os._exit(code)
 

@@ -1,0 +1,43 @@
+"""The layouts that the engine can run: ZeRO stages, micro-batches that share out the batch, modes of recomputation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aiftrain.plan.memory import STAGES
+from aiftrain.run.layout import ParallelLayout, make_layout
+from aiftrain.run.spec import Recompute, RunSpec
+
+RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
+_MOST_TOKENS = 131_072  # of one micro-batch: beyond it nothing gets faster
+
+
+def legal(spec: RunSpec) -> Iterator[RunSpec]:
+    """`spec` in every form that the engine can run on its nodes: another stage, micro-batch, mode of recomputation."""
+    for micro_batch in _micro_batches(spec):
+        for stage in STAGES:
+            for recompute in RECOMPUTE:
+                yield formed(spec, stage, micro_batch, recompute)
+
+
+def formed(spec: RunSpec, stage: int, micro_batch: int, recompute: Recompute) -> RunSpec:
+    """`spec` with its layout decided."""
+    parallelism = spec.parallelism.model_copy(update={"zero_stage": stage})
+    train = spec.train.model_copy(update={"micro_batch": micro_batch, "recompute": recompute})
+    return spec.model_copy(update={"parallelism": parallelism, "train": train})
+
+
+def layout_of(spec: RunSpec) -> ParallelLayout:
+    """The layout of a spec that `legal` gave."""
+    layout = make_layout(spec)
+    assert isinstance(layout, ParallelLayout)
+    return layout
+
+
+def _micro_batches(spec: RunSpec) -> Iterator[int]:
+    """Sequences of one rank in one pass that share out the global batch."""
+    most = max(1, _MOST_TOKENS // spec.train.sequence_length)
+    for micro_batch in range(1, most + 1):
+        one = spec.train.model_copy(update={"micro_batch": micro_batch})
+        if isinstance(make_layout(spec.model_copy(update={"train": one})), ParallelLayout):
+            yield micro_batch

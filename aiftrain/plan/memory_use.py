@@ -1,0 +1,254 @@
+"""The most memory that one rank needs at one moment, what it consists of, and when and on which stage that is.
+
+Plain arithmetic, cheap enough for a search over thousands of layouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
+from typing import Literal, NamedTuple
+
+from aiftrain.plan.activations import LayerActivations
+from aiftrain.plan.engine_traits import EngineTraits
+from aiftrain.run.base import Strict
+from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.model import ModelSpec
+
+Moment = Literal["forward", "backward", "optimizer step"]
+
+
+class MemoryUse(Strict):
+    """Bytes on the rank that needs most, at the moment when it needs most. `stage`: its place in the pipeline."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int  # and the loss's other needs
+    buffers: int  # of communication, and gathered or cast weights
+    libraries: int
+    fragmentation: int
+    peak_at: Moment
+    stage: int
+
+    @property
+    def total(self) -> int:
+        states = self.weights + self.gradients + self.optimizer
+        return states + self.activations + self.logits + self.buffers + self.libraries + self.fragmentation
+
+
+def memory_use(
+    model: ModelSpec, layout: ParallelLayout, *, sequence_length: int, precision: str, traits: EngineTraits
+) -> MemoryUse:
+    """What `layout` needs where it needs most. `precision` "fp32", or a shorter one, which is taken for bf16."""
+    rank = _Rank(model, layout, sequence_length, precision, traits)
+    stages = {0, layout.pipeline_parallel - 1}
+    return rank.use(max((peak for stage in stages for peak in rank.peaks(stage)), key=attrgetter("total")))
+
+
+class _Peak(NamedTuple):
+    """One moment on one stage: bytes of all parts, and of those that come and go."""
+
+    total: float
+    stage: int
+    moment: Moment
+    activations: float
+    logits: float
+    buffers: float
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Parameters of a model's parts."""
+
+    dense_layer: int
+    expert_layer: int  # without its experts
+    experts: int  # of one layer
+    expert_share: float  # of layers that have experts
+    embedding: int
+    head: int
+
+
+@lru_cache(maxsize=256)
+def _sizes(model: ModelSpec) -> _Sizes:
+    by_experts = {model.has_experts(layer): model.layer_parameters(layer) for layer in range(model.num_layers)}
+    experts = model.layer_expert_parameters
+    return _Sizes(
+        dense_layer=by_experts.get(False, 0),
+        expert_layer=by_experts.get(True, experts) - experts,
+        experts=experts,
+        expert_share=model.expert_layers / model.num_layers,
+        embedding=model.embedding_parameters,
+        head=model.vocab_size * model.hidden_size,
+    )
+
+
+class _Rank:
+    """One rank's needs, in bytes."""
+
+    def __init__(
+        self, model: ModelSpec, layout: ParallelLayout, sequence_length: int, precision: str, traits: EngineTraits
+    ) -> None:
+        self.model, self.layout, self.traits = model, layout, traits
+        self.sizes = _sizes(model)
+        self.length = sequence_length
+        self.element = 4 if precision == "fp32" else 2
+        self.autocast = precision != "fp32" and layout.zero_stage in traits.autocast_stages
+        self.fp32_weights = self.autocast or precision == "fp32"
+        self.tokens = layout.micro_batch * sequence_length / layout.context_parallel
+        self.sharers = layout.shard_group or layout.data_parallel * layout.context_parallel
+        self.layers = -(-model.num_layers // layout.pipeline_parallel)
+        self.kinds = tuple(self._kinds_of_layer())
+
+    def peaks(self, stage: int) -> Iterator[_Peak]:
+        """The moments that may need most: while the loss is taken, when backward begins, and the optimizer's step."""
+        kept, again = self._activations(stage)
+        kept += self._mask()
+        last = stage == self.layout.pipeline_parallel - 1
+        held, passing = self._loss() if last else (0.0, 0.0)
+        buffers = self._buffers(stage)
+        yield self._peak(stage, "forward", kept, held + passing, buffers)
+        yield self._peak(stage, "backward", kept + again, held, buffers)
+        yield self._peak(stage, "optimizer step", 0, 0, self._step_copies(stage))
+
+    def _peak(self, stage: int, moment: Moment, activations: float, logits: float, buffers: float) -> _Peak:
+        coming_and_going = (activations + logits + buffers) * (1 + self.traits.fragmentation)
+        return _Peak(sum(self._states(stage)) + coming_and_going, stage, moment, activations, logits, buffers)
+
+    def use(self, peak: _Peak) -> MemoryUse:
+        """A peak with its parts spelled out."""
+        weights, gradients, optimizer = self._states(peak.stage)
+        coming_and_going = peak.activations + peak.logits + peak.buffers
+        return MemoryUse(
+            weights=int(weights),
+            gradients=int(gradients),
+            optimizer=int(optimizer),
+            activations=int(peak.activations),
+            logits=int(peak.logits),
+            buffers=int(peak.buffers),
+            libraries=self.traits.libraries,
+            fragmentation=int(self.traits.fragmentation * coming_and_going),
+            peak_at=peak.moment,
+            stage=peak.stage,
+        )
+
+    def _parameters(self, stage: int) -> tuple[float, float]:
+        """What one rank of a stage computes with: parameters outside experts, and experts."""
+        sizes, layout = self.sizes, self.layout
+        layer = (1 - sizes.expert_share) * sizes.dense_layer + sizes.expert_share * sizes.expert_layer
+        experts = self.layers * sizes.expert_share * sizes.experts / layout.expert_parallel
+        ends = self._ends(stage) / (layout.tensor_parallel if self.traits.vocabulary_parallel else 1)
+        return self.layers * layer / layout.tensor_parallel + ends, experts / layout.tensor_parallel
+
+    def _ends(self, stage: int) -> float:
+        """Embedding and output projection. A tied one exists twice where they are on different stages."""
+        last = self.layout.pipeline_parallel - 1
+        head = 0 if self.model.tie_embeddings and last == 0 else self.sizes.head
+        return (self.sizes.embedding if stage == 0 else 0) + (head if stage == last else 0)
+
+    def _states(self, stage: int) -> tuple[float, float, float]:
+        """Weights, gradients and optimizer (ZeRO, arXiv 1910.02054, section 3)."""
+        traits, zero = self.traits, self.layout.zero_stage
+        weights, gradients, optimizer = self._bytes_each()
+        if not self.fp32_weights and zero < traits.gradients_from:
+            gradients += traits.gradient_copies
+        return (
+            weights * self._held(stage, shared_out=zero >= traits.weights_from),
+            gradients * self._held(stage, shared_out=zero >= traits.gradients_from),
+            optimizer * self._held(stage, shared_out=zero >= traits.optimizer_from),
+        )
+
+    def _bytes_each(self) -> tuple[int, int, int]:
+        if self.fp32_weights:
+            return 4, 4, 8 + (self.traits.fp32_masters if self.layout.zero_stage else 0)
+        return self.traits.weights, self.traits.gradients, self.traits.optimizer
+
+    def _held(self, stage: int, *, shared_out: bool) -> float:
+        """Parameters of which this rank holds a state. Experts are shared out over the ranks that have the same ones."""
+        outside, experts = self._parameters(stage)
+        if not shared_out:
+            return outside + experts
+        return outside / self.sharers + experts / max(1, self.sharers // self.layout.expert_parallel)
+
+    def _activations(self, stage: int) -> tuple[float, float]:
+        """What all micro-batches in flight keep, and what the backward pass of one layer needs besides."""
+        kept = again = 0.0
+        for share, layer in self.kinds:
+            kept += share * layer.kept(self.layout.recompute)
+            again = max(again, layer.recomputed(self.layout.recompute))
+        return self._layer_passes(stage) * self.tokens * kept, self.tokens * again
+
+    def _kinds_of_layer(self) -> Iterator[tuple[float, LayerActivations]]:
+        """Layers with one MLP and layers with experts, each with its share of all layers."""
+        for experts, share in ((False, 1 - self.sizes.expert_share), (True, self.sizes.expert_share)):
+            if share:
+                yield share, LayerActivations(
+                    self.model,
+                    self.layout,
+                    self.traits,
+                    sequence_length=self.length,
+                    element=self.element,
+                    residual=4 if self.fp32_weights else 2,
+                    experts=experts,
+                )
+
+    def _layer_passes(self, stage: int) -> float:
+        """Layers times micro-batches whose activations one rank holds at the fullest moment.
+
+        One forward, one backward (arXiv 2104.04473, section 2.2): a stage is as many micro-batches ahead as stages
+        follow it. Interleaved, each rank has `virtual_stages` chunks of layers, and more of their passes in flight.
+        """
+        layout, behind = self.layout, self.layout.pipeline_parallel - 1 - stage
+        chunks = layout.virtual_stages if layout.pipeline_parallel > 1 else 1
+        if chunks == 1:
+            return self.layers * min(behind + 1, layout.accumulation)
+        ahead = 2 * behind + (chunks - 1) * layout.pipeline_parallel + 1
+        return self.layers / chunks * min(ahead, chunks * layout.accumulation)
+
+    def _mask(self) -> float:
+        if not self.traits.document_mask:
+            return 0
+        return self.layout.micro_batch * self.length**2 * self.element
+
+    def _loss(self) -> tuple[float, float]:
+        """What the loss keeps for the backward pass, and what it needs only while it is taken.
+
+        A loss taken in chunks makes its gradients at once: they wait in place of the logits.
+        """
+        traits, hidden = self.traits, self.model.hidden_size
+        vocabulary = self.model.vocab_size / (self.layout.tensor_parallel if traits.vocabulary_parallel else 1)
+        chunk = min(self.tokens, traits.loss_chunk or self.tokens)
+        logits = chunk * vocabulary * traits.logit_bytes * self.element / 2
+        element = 4 if self.fp32_weights else 2
+        kept = self.tokens * self.kinds[0][1].norm()
+        if traits.loss_chunk is None:
+            return kept, logits
+        kept += element * hidden * (self.tokens + vocabulary)
+        return kept, logits + hidden * (4 * vocabulary + self.element * self.tokens)
+
+    def _buffers(self, stage: int) -> float:
+        """Buckets of gradients; weights while they are whole; bf16 copies of fp32 weights under autocast."""
+        traits = self.traits
+        outside, experts = self._parameters(stage)
+        casts = self.element * (outside + experts) if self.autocast else 0
+        if self.layout.zero_stage == 0:
+            return casts
+        reduced = traits.buckets * traits.bucket_elements * self.element
+        if self.layout.zero_stage < traits.weights_from:
+            return casts + reduced
+        return casts + reduced + self._gathered(outside + experts)
+
+    def _gathered(self, parameters: float) -> float:
+        """Whole weights of the layers at work, and the gradient of one before it is shared out."""
+        layer = max(self.sizes.dense_layer, self.sizes.expert_layer + self.sizes.experts) / self.layout.tensor_parallel
+        ends = (self.sizes.embedding + self.sizes.head) / self.layout.tensor_parallel
+        at_work = min(parameters, self.traits.gathered_layers * layer + ends)
+        return self.element * (max(at_work, min(parameters, self.traits.live_elements)) + layer)
+
+    def _step_copies(self, stage: int) -> float:
+        if not self.fp32_weights or not self.layout.zero_stage:
+            return 0
+        return self.traits.step_copies * self._held(stage, shared_out=True)

@@ -1,0 +1,106 @@
+"""The sizes of a model's parameter tensors, in the decoder's order and in the optimizer's two groups.
+
+DeepSpeed pads groups and tensors before it shares them out, so bytes on a rank follow from these and not from the
+number of parameters alone. tests/train/test_parameters.py compares them with the decoder's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from aiftrain.run.model import ModelSpec
+
+Groups = tuple[tuple[int, ...], tuple[int, ...]]  # elements of each tensor: with weight decay, without
+_Tensor = tuple[int, bool]  # elements, and whether weight decay pulls on it
+
+
+@lru_cache(maxsize=64)
+def parameter_groups(model: ModelSpec) -> Groups:
+    """Elements of each tensor of `model`: matrices in the first group; norms, biases and scalars in the second."""
+    tensors = list(_tensors(model))
+    decayed = tuple(size for size, decays in tensors if decays)
+    return decayed, tuple(size for size, decays in tensors if not decays)
+
+
+def _tensors(model: ModelSpec) -> Iterator[_Tensor]:
+    hidden = model.hidden_size
+    yield model.vocab_size * hidden, True
+    if model.max_positions:
+        yield model.max_positions * hidden, True
+    if model.embedding_norm:
+        yield from _norm(model)
+    for layer in range(model.num_layers):
+        yield from _norm(model)
+        yield from _attention(model)
+        yield from _norm(model)
+        yield from _experts(model) if model.has_experts(layer) else _mlp(model, model.intermediate_size)
+    yield from _norm(model)
+    if not model.tie_embeddings:
+        yield model.vocab_size * hidden, True
+
+
+def _norm(model: ModelSpec) -> Iterator[_Tensor]:
+    yield model.hidden_size, False
+    if model.norm_bias:
+        yield model.hidden_size, False
+
+
+def _product(inputs: int, outputs: int, *, bias: bool = False) -> Iterator[_Tensor]:
+    yield inputs * outputs, True
+    if bias:
+        yield outputs, False
+
+
+def _attention(model: ModelSpec) -> Iterator[_Tensor]:
+    hidden = model.hidden_size
+    if model.latent:
+        yield from _latent_attention(model)
+        return
+    yield from _product(hidden, model.query_size + 2 * model.kv_size, bias=model.qkv_bias)
+    yield from _product(model.query_size, hidden, bias=model.output_bias)
+    if model.qk_norm:
+        yield model.head_size, False
+        yield model.head_size, False
+
+
+def _latent_attention(model: ModelSpec) -> Iterator[_Tensor]:
+    latent, hidden = model.latent, model.hidden_size
+    assert latent is not None
+    if latent.query_rank:
+        yield from _product(hidden, latent.query_rank)
+        yield latent.query_rank, False
+    yield from _product(latent.query_rank or hidden, model.query_size)
+    yield from _product(hidden, latent.kv_rank + latent.rope_dim)
+    yield latent.kv_rank, False
+    yield from _product(latent.kv_rank, model.num_heads * (latent.nope_dim + latent.value_dim))
+    yield from _product(model.mixed_size, hidden, bias=model.output_bias)
+
+
+def _mlp(model: ModelSpec, width: int) -> Iterator[_Tensor]:
+    inner = 2 * width if model.gated else width
+    yield from _product(model.hidden_size, inner, bias=model.mlp_bias)
+    yield from _curvatures(model)
+    yield from _product(width, model.hidden_size, bias=model.mlp_bias)
+
+
+def _curvatures(model: ModelSpec) -> Iterator[_Tensor]:
+    if model.mlp == "xielu":
+        yield 1, False
+        yield 1, False
+
+
+def _experts(model: ModelSpec) -> Iterator[_Tensor]:
+    """The router, all experts stacked, and the MLP that every token passes."""
+    moe, hidden = model.moe, model.hidden_size
+    assert moe is not None
+    inner = moe.expert_intermediate_size * (2 if model.gated else 1)
+    yield moe.num_experts * hidden, True
+    yield moe.num_experts * inner * hidden, True
+    yield moe.num_experts * hidden * moe.expert_intermediate_size, True
+    if model.mlp_bias:
+        yield moe.num_experts * inner, False
+        yield moe.num_experts * hidden, False
+    yield from _curvatures(model)
+    if moe.shared_intermediate_size:
+        yield from _mlp(model, moe.shared_intermediate_size)

@@ -1,0 +1,148 @@
+"""What is predicted of a run: how fast it goes, with a range, the memory it takes, what it costs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+from aiftrain.plan.cost import Cost, cost
+from aiftrain.plan.memory import CHECKPOINT_BYTES
+from aiftrain.plan.memory_use import MemoryUse
+from aiftrain.plan.room import has_room, memory, what_fits
+from aiftrain.plan.throughput.constants import Calibration
+from aiftrain.plan.throughput.layer import UnknownFigure
+from aiftrain.plan.throughput.own import calibration_for
+from aiftrain.plan.throughput.step import Setting, Shape, StepTime, step_time
+from aiftrain.run.base import Strict
+from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.spec import Precision, RunSpec
+
+STACK = "aiftrain"
+STARTUP_SECONDS = 300.0  # assumed: from a job's start to its first step
+_RANGE = 1.64  # standard deviations: nine of ten runs lie inside
+
+
+class Rate(Strict):
+    """A predicted rate. `low` and `high` seconds of a step: nine of ten runs are expected between them."""
+
+    seconds_per_step: float
+    low: float
+    high: float
+    tokens_per_s: float  # of all devices
+    tokens_per_s_per_device: float
+    flop_share: float | None  # model FLOPs over the data sheet's peak
+    parts: dict[str, float]  # share of the step, by what it is spent on
+    calibrated: bool  # whether runs of this hardware are behind it
+
+
+class Prediction(Strict):
+    """What is predicted of a run. Without a rate there is no cost, and `lacking` says what stands in the way."""
+
+    memory: MemoryUse
+    fits: bool | None  # None: nobody documents the memory
+    rate: Rate | None
+    cost: Cost | None
+    days_low: float | None
+    days_high: float | None
+    lacking: str | None
+    room: str | None  # what would fit, where this does not
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        if self.rate is None or self.cost is None:
+            return ()
+        runs = "published runs on this hardware" if self.rate.calibrated else "published runs on other hardware"
+        ours = "aiftrain itself was never measured on GPUs and is taken to be as fast as PyTorch FSDP"
+        return (f"the time of a step rests on {runs}; {ours}", *self.cost.assumptions)
+
+    @property
+    def unknowns(self) -> tuple[str, ...]:
+        return self.cost.unknowns if self.cost else ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        tight = (f"it will probably run out of memory; {self.room}",) if self.room else ()
+        return tight + (self.cost.warnings if self.cost else ())
+
+
+def predict(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Prediction:
+    """Raises ConfigError where no step fits into a job, or failures outrun the checkpoints."""
+    use = memory(spec, layout, precision)
+    fits = has_room(spec, use)
+    room = what_fits(spec, precision) if fits is False else None
+    try:
+        speed = rate(spec, layout, precision)
+    except UnknownFigure as unknown:
+        nothing: dict[str, None] = dict.fromkeys(("rate", "cost", "days_low", "days_high"))
+        return Prediction(memory=use, fits=fits, room=room, lacking=str(unknown), **nothing)
+    low, expected, high = (_cost(spec, layout, seconds) for seconds in (speed.low, speed.seconds_per_step, speed.high))
+    return Prediction(
+        memory=use,
+        fits=fits,
+        room=room,
+        rate=speed,
+        cost=expected,
+        days_low=low.calendar.days,
+        days_high=high.calendar.days,
+        lacking=None,
+    )
+
+
+def _cost(spec: RunSpec, layout: ParallelLayout, seconds_per_step: float) -> Cost:
+    return cost(
+        spec,
+        layout,
+        seconds_per_step=seconds_per_step,
+        checkpoint_bytes=CHECKPOINT_BYTES * spec.model.parameters,
+        startup_seconds=STARTUP_SECONDS,
+    )
+
+
+def setting_of(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Setting:
+    """What the time of a step depends on, for our own engine on this run's hardware."""
+    calibration = calibration_for(spec.factory.name)
+    return Setting(
+        shape=Shape.of(spec.model),
+        layout=layout,
+        hardware=spec.hardware,
+        sequence_length=spec.train.sequence_length,
+        precision=precision,
+        constants=calibration.constants,
+        stack=calibration.named(STACK),
+    )
+
+
+def rate(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Rate:
+    """Raises UnknownFigure where nobody documents a figure that the time of a step depends on."""
+    setting = setting_of(spec, layout, precision)
+    time = step_time(setting)
+    calibration = calibration_for(spec.factory.name)
+    known = spec.hardware.name in calibration.constants.hardware
+    factor = math.exp(_RANGE * _spread(calibration, known))
+    return Rate(
+        seconds_per_step=time.total,
+        low=time.total / factor,
+        high=time.total * factor,
+        tokens_per_s=time.tokens / time.total,
+        tokens_per_s_per_device=time.tokens_per_s_per_device,
+        flop_share=_flop_share(spec, time, precision),
+        parts=_parts(time),
+        calibrated=known,
+    )
+
+
+def _spread(calibration: Calibration, known: bool) -> float:
+    return calibration.constants.spread if known else calibration.constants.unseen_spread
+
+
+def _flop_share(spec: RunSpec, time: StepTime, precision: Precision) -> float | None:
+    peak = spec.hardware.peak_bf16_tflops
+    if peak is None or precision != "bf16":
+        return None
+    flops = spec.model.flops_per_token(spec.train.sequence_length) * time.tokens_per_s_per_device
+    return flops / (peak * 1e12)
+
+
+def _parts(time: StepTime) -> dict[str, float]:
+    names = [field.name for field in fields(time) if field.name not in ("tokens", "devices")]
+    return {name: getattr(time, name) / time.total for name in names}

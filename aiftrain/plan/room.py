@@ -1,0 +1,59 @@
+"""Whether a run finds room in a rank's memory, and which change of layout would make it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from aiftrain.plan.engine_traits import OURS, OURS_ON_CPU
+from aiftrain.plan.layouts import RECOMPUTE, layout_of, legal
+from aiftrain.plan.memory import GIB, memory_per_rank
+from aiftrain.plan.memory_use import MemoryUse, memory_use
+from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.spec import Precision, RunSpec
+
+MARGIN = 0.95  # of a device's memory: closer than that the allocator's holes decide
+
+
+def memory(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> MemoryUse:
+    """The most that one rank needs of its device's memory, or on CPUs of its node's."""
+    traits = OURS_ON_CPU if spec.hardware.is_cpu else OURS
+    return memory_use(
+        spec.model, layout, sequence_length=spec.train.sequence_length, precision=precision, traits=traits
+    )
+
+
+def has_room(spec: RunSpec, use: MemoryUse) -> bool | None:
+    """Whether that much fits on a rank; None where nobody documents its memory."""
+    have = memory_per_rank(spec)
+    return None if have is None else use.total <= have * MARGIN
+
+
+def what_fits(spec: RunSpec, precision: Precision) -> str:
+    """The least change of layout that fits: recomputation first, then smaller micro-batches, then a higher stage."""
+    forms = sorted(legal(spec), key=_upheaval(spec))
+    for form in forms:
+        use = memory(form, layout_of(form), precision)
+        if has_room(form, use):
+            return f"{' '.join(_changes(spec, form))} would take {use.total / GIB:,.1f} GiB"
+    return "no layout on these nodes fits: give it more of them"
+
+
+def _upheaval(spec: RunSpec) -> Callable[[RunSpec], tuple[int, int, int]]:
+    """How far a form of `spec` is from it; forms with less sharing or larger micro-batches are last."""
+
+    def distance(form: RunSpec) -> tuple[int, int, int]:
+        stages = form.parallelism.stage - spec.parallelism.stage
+        halved = spec.train.micro_batch - form.train.micro_batch
+        return (stages if stages >= 0 else 9, halved if halved >= 0 else 9999, RECOMPUTE.index(form.train.recompute))
+
+    return distance
+
+
+def _changes(spec: RunSpec, form: RunSpec) -> Iterator[str]:
+    """The overrides that make `form` of `spec`."""
+    if form.parallelism.stage != spec.parallelism.stage:
+        yield f"parallelism=zero{form.parallelism.stage}"
+    if form.train.micro_batch != spec.train.micro_batch:
+        yield f"train.micro_batch={form.train.micro_batch}"
+    if form.train.recompute != spec.train.recompute:
+        yield f"train.recompute={form.train.recompute}"

@@ -1,0 +1,179 @@
+"""Search: every layout that the engine can run on the given nodes, the best first, and why the others lose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from pydantic import Field
+
+from aiftrain.errors import Problem
+from aiftrain.plan.counts import counts, placed
+from aiftrain.plan.layouts import RECOMPUTE, layout_of, legal
+from aiftrain.plan.memory import GIB, memory_per_rank
+from aiftrain.plan.memory_use import MemoryUse
+from aiftrain.plan.prediction import Rate, rate
+from aiftrain.plan.room import MARGIN, has_room, memory
+from aiftrain.plan.throughput.layer import UnknownFigure
+from aiftrain.run.base import Strict
+from aiftrain.run.layout import ParallelLayout, make_layout
+from aiftrain.run.spec import Precision, RunSpec
+
+_AS_FAST = 0.001  # a difference that no prediction can tell from none
+_SPENT_ON = {  # the parts of a step, as the subject of "takes"
+    "compute": "computation",
+    "tensor": "tensor-parallel traffic",
+    "pipeline": "the pipeline",
+    "data": "exchanging gradients and weights",
+    "optimizer": "the optimizer's step",
+    "overhead": "launching and waiting",
+}
+
+
+class Candidate(Strict):
+    """One layout of a run. It has no rate where it does not fit, or where a figure that it depends on is unknown.
+
+    `why` it is not the best, or why it has no rate; empty for a best one that has.
+    """
+
+    spec: RunSpec = Field(exclude=True, repr=False)  # the run in this form
+    layout: ParallelLayout
+    memory: MemoryUse
+    fits: bool | None  # None: nobody documents the memory
+    rate: Rate | None
+    why: str = ""
+
+    @property
+    def strategy(self) -> str:
+        """The strategy as parallelism=... names it, with the degrees of model parallelism that are not 1."""
+        layout = self.layout
+        degrees = {
+            "tp": layout.tensor_parallel,
+            "pp": layout.pipeline_parallel,
+            "cp": layout.context_parallel,
+            "ep": layout.expert_parallel,
+        }
+        name = f"zero{layout.zero_stage}" if layout.zero_stage else "ddp"
+        return " ".join([name, *(f"{kind}{degree}" for kind, degree in degrees.items() if degree > 1)])
+
+    def part_seconds(self) -> dict[str, float]:
+        """Seconds of a step, by what they are spent on; none without a rate."""
+        return {name: share * self.rate.seconds_per_step for name, share in self.rate.parts.items()} if self.rate else {}
+
+
+def judge(spec: RunSpec, precision: Precision) -> list[Candidate]:
+    """Every legal layout on the spec's nodes, the best first; none where the batch cannot be shared out.
+
+    First those that fit, the fastest first; of equally fast ones that with the lowest ZeRO stage, which exchanges
+    least, then that with the least memory. Where speed or memory is unknown, those nearest to what was asked for.
+    Last those that do not fit, the smallest first.
+    """
+    candidates = sorted((_candidate(form, precision) for form in legal(spec)), key=_order(spec))
+    return [candidate.model_copy(update={"why": _why(candidate, candidates[0])}) for candidate in candidates]
+
+
+def best(spec: RunSpec, precision: Precision) -> RunSpec | Problem:
+    """The spec in its best form, or why it has none and what would help."""
+    candidates = judge(spec, precision)
+    if not candidates:
+        return _cannot_share(spec)
+    if candidates[0].fits is False:
+        return _too_large(candidates[0], spec, precision)
+    return candidates[0].spec
+
+
+def has_roomy_form(spec: RunSpec, precision: Precision) -> bool:
+    """Whether any layout on the spec's nodes fits; True where nobody documents the memory."""
+    return any(has_room(form, memory(form, layout_of(form), precision)) is not False for form in legal(spec))
+
+
+def gib_of(candidate: Candidate) -> str:
+    """`71.2 GiB of 60.8`: what a layout needs, and what of a rank's memory is planned with."""
+    have = memory_per_rank(candidate.spec)
+    of = f" of {have * MARGIN / GIB:,.1f}" if have is not None else ""
+    return f"{candidate.memory.total / GIB:,.1f} GiB{of}"
+
+
+def _candidate(form: RunSpec, precision: Precision) -> Candidate:
+    layout = layout_of(form)
+    use = memory(form, layout, precision)
+    fits = has_room(form, use)
+    speed, why = None, ""
+    if fits is not False:
+        try:
+            speed = rate(form, layout, precision)
+        except UnknownFigure as unknown:
+            why = str(unknown)
+    return Candidate(spec=form, layout=layout, memory=use, fits=fits, rate=speed, why=why)
+
+
+def _order(spec: RunSpec) -> Callable[[Candidate], tuple[float, ...]]:
+    """The key that sorts candidates for `judge`."""
+    train = spec.train
+
+    def key(candidate: Candidate) -> tuple[float, ...]:
+        layout, size = candidate.layout, candidate.memory.total
+        if candidate.fits is False:
+            return 2, size
+        if candidate.fits and candidate.rate:
+            return 0, candidate.rate.seconds_per_step, layout.zero_stage, size
+        changes = (layout.micro_batch != train.micro_batch, layout.zero_stage, layout.recompute != train.recompute)
+        return 1, *changes, RECOMPUTE.index(layout.recompute), size
+
+    return key
+
+
+def _why(candidate: Candidate, winner: Candidate) -> str:
+    if candidate.fits is False:
+        return f"needs {gib_of(candidate)}"
+    if candidate is winner or candidate.rate is None or winner.rate is None:
+        return candidate.why
+    slower = candidate.rate.seconds_per_step / winner.rate.seconds_per_step - 1
+    if abs(slower) < _AS_FAST:
+        higher = candidate.layout.zero_stage > winner.layout.zero_stage
+        return f"as fast, and {'shares out more than it must' if higher else 'takes more memory'}"
+    before = winner.part_seconds()
+    more = {part: seconds - before[part] for part, seconds in candidate.part_seconds().items()}
+    part = max(more, key=lambda name: more[name])
+    return f"{_percent(slower)} slower: {_spent(part, candidate, winner)} takes {more[part]:.2g} s more a step"
+
+
+def _spent(part: str, candidate: Candidate, winner: Candidate) -> str:
+    """What the seconds of a part go to, where a layout spends more of them than the best one."""
+    if part == "compute" and RECOMPUTE.index(candidate.layout.recompute) > RECOMPUTE.index(winner.layout.recompute):
+        return "computing activations again"
+    if part == "data" and candidate.layout.zero_stage == 3 > winner.layout.zero_stage:
+        return "gathering weights"
+    return _SPENT_ON[part]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
+
+
+def _cannot_share(spec: RunSpec) -> Problem:
+    """No micro-batch shares out the global batch: what is wrong with the smallest, and the numbers of nodes that do."""
+    smallest = spec.model_copy(update={"train": spec.train.model_copy(update={"micro_batch": 1})})
+    problem = make_layout(smallest)
+    assert isinstance(problem, Problem)
+    return Problem(problem.where, problem.found, " or ".join([*_near(spec), problem.fits]))
+
+
+def _near(spec: RunSpec) -> Iterator[str]:
+    """The next smaller and the next larger number of nodes that share out the global batch."""
+    possible = counts(spec)
+    yield from (f"nodes={nodes}" for nodes in [nodes for nodes in possible if nodes < spec.nodes][-1:])
+    yield from (f"nodes={nodes}" for nodes in [nodes for nodes in possible if nodes > spec.nodes][:1])
+
+
+def _too_large(smallest: Candidate, spec: RunSpec, precision: Precision) -> Problem:
+    layout = smallest.layout
+    form = f"{smallest.strategy}, micro-batch {layout.micro_batch}, {layout.recompute} recomputation"
+    found = f"no layout fits: the smallest ({form}) needs {gib_of(smallest)} a rank on {spec.hardware.name}"
+    more = (there for nodes in counts(spec) if nodes > spec.nodes and (there := placed(spec, nodes)) is not None)
+    fitting = next(_roomy(more, precision), None)
+    fits = f"nodes={fitting.nodes}" if fitting else "a device with more memory, shorter sequences, or a smaller model"
+    return Problem("parallelism", found, fits)
+
+
+def _roomy(specs: Iterable[RunSpec], precision: Precision) -> Iterator[RunSpec]:
+    return (spec for spec in specs if has_roomy_form(spec, precision))

@@ -1,0 +1,1 @@
+"""How long a step takes: products and memory traffic of a layer, collectives on the real links, the pipeline."""

@@ -1,0 +1,216 @@
+"""The time of one optimizer step: a stage's micro-batches, the pipeline's bubble, gradients, the optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiftrain.plan.throughput.collectives import Links, overlapped
+from aiftrain.plan.throughput.constants import Constants, Stack
+from aiftrain.plan.throughput.layer import Device, head_time, layer_time
+from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.machine import Hardware
+from aiftrain.run.model import ModelSpec
+
+_BYTES = 2  # of an activation or a travelling weight
+_OPTIMIZER_BYTES = 30  # a parameter: master, two moments and gradient read, three of them and the weight written
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Seconds of one optimizer step, by what they are spent on. `tokens` is the global batch's."""
+
+    compute: float
+    tensor: float  # what tensor, context and expert parallelism add
+    pipeline: float  # waiting for the first and last micro-batches, and handing activations on
+    data: float  # what gradients and weights on the network add
+    optimizer: float
+    overhead: float  # launches, stragglers
+    tokens: float
+    devices: int
+
+    @property
+    def total(self) -> float:
+        return self.compute + self.tensor + self.pipeline + self.data + self.optimizer + self.overhead
+
+    @property
+    def tokens_per_s_per_device(self) -> float:
+        return self.tokens / self.total / self.devices
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is counted once of a model: its weights, and its layers by kind (with experts or not, a window or not)."""
+
+    model: ModelSpec
+    kinds: tuple[tuple[bool, bool, int], ...]
+    non_expert_parameters: int
+    expert_parameters: int
+
+    @classmethod
+    def of(cls, model: ModelSpec) -> Shape:
+        layers = [(model.has_experts(layer), model.has_window(layer)) for layer in range(model.num_layers)]
+        kinds = tuple((*kind, layers.count(kind)) for kind in dict.fromkeys(layers))
+        return cls(model, kinds, model.non_expert_parameters, model.expert_parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything that the time of a step depends on."""
+
+    shape: Shape
+    layout: ParallelLayout
+    hardware: Hardware
+    sequence_length: int
+    precision: str
+    constants: Constants
+    stack: Stack
+
+    @property
+    def model(self) -> ModelSpec:
+        return self.shape.model
+
+
+def step_time(setting: Setting) -> StepTime:
+    """Raises UnknownFigure."""
+    layout, constants = setting.layout, setting.constants
+    device = Device.of(setting.hardware, setting.precision, constants, setting.stack)
+    links = Links.of(setting.hardware, layout.nodes, constants, setting.stack)
+    micro = _micro_batch(setting, device, links)
+    count, stages = layout.accumulation, layout.pipeline_parallel
+    bubble = (stages - 1) / layout.virtual_stages * (micro.compute + micro.tensor + micro.overhead)
+    handing = 2 * count * _handing_on(setting, links)
+    computing = (micro.compute + micro.tensor) * count
+    data = _data(setting, links, micro, computing)
+    optimizer = _optimizer(setting, device)
+    busy = computing + bubble + handing + data + optimizer + micro.overhead * count
+    nodes = max(1, layout.nodes)
+    straggling = busy * constants.straggle * max(0, nodes.bit_length() - 1)
+    return StepTime(
+        compute=micro.compute * count,
+        tensor=micro.tensor * count,
+        pipeline=bubble + handing,
+        data=data,
+        optimizer=optimizer,
+        overhead=micro.overhead * count + straggling + constants.step_seconds,
+        tokens=float(layout.global_batch * setting.sequence_length),
+        devices=layout.world_size,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _MicroBatch:
+    """Seconds of one micro-batch on the slowest stage, forward and backward; `parameters` of that stage's rank."""
+
+    compute: float
+    backward: float
+    tensor: float
+    overhead: float
+    parameters: float
+
+
+def _micro_batch(setting: Setting, device: Device, links: Links) -> _MicroBatch:
+    model, layout = setting.model, setting.layout
+    layers = -(-model.num_layers // layout.pipeline_parallel)
+    share = layers / model.num_layers
+    compute = backward = tensor = 0.0
+    for experts, window, count in setting.shape.kinds:
+        one = layer_time(
+            model,
+            layout,
+            setting.sequence_length,
+            device,
+            setting.constants,
+            setting.stack,
+            experts=experts,
+            window=window,
+        )
+        working = one.forward + one.backward
+        talking = _layer_traffic(setting, links)
+        added = overlapped(working, talking, setting.constants.tensor_overlap) - working
+        if experts:
+            sent = _expert_traffic(setting, links)
+            added += overlapped(working, sent, setting.constants.expert_overlap) - working
+        compute += count * share * working
+        backward += count * share * one.backward
+        tensor += count * share * added
+    head = head_time(model, layout, setting.sequence_length, device)
+    compute += head  # of the last stage, which the others wait for
+    launching = setting.constants.layer_seconds * layers
+    overhead = max(0.0, overlapped(compute, launching, 4) - compute)
+    return _MicroBatch(compute, backward, tensor, overhead, _parameters(setting.shape, layout))
+
+
+def _parameters(shape: Shape, layout: ParallelLayout) -> float:
+    """Weights that one rank of a pipeline stage works with."""
+    split = layout.tensor_parallel * layout.pipeline_parallel
+    return shape.non_expert_parameters / split + shape.expert_parameters / (
+        layout.pipeline_parallel * layout.expert_parallel
+    )
+
+
+def _layer_traffic(setting: Setting, links: Links) -> float:
+    """Seconds of one layer's tensor- and context-parallel collectives, forward and backward."""
+    model, layout = setting.model, setting.layout
+    tensor, context = layout.tensor_parallel, layout.context_parallel
+    tokens = layout.micro_batch * setting.sequence_length / context
+    hidden = _BYTES * tokens * model.hidden_size
+    # Four all-reduces a layer, each a reduce-scatter and an all-gather; full recomputation does two of them again.
+    rounds = (6 if layout.recompute == "full" else 4) * 2
+    time = rounds * links.gather(hidden, tensor)
+    if context > 1:
+        keys = _BYTES * tokens * 2 * model.kv_size / tensor
+        time += 3 * links.gather(keys * context, context, tensor)  # keys and values round the ring, gradients back
+    return time
+
+
+def _expert_traffic(setting: Setting, links: Links) -> float:
+    """Seconds of one layer's all-to-alls: to the experts and back, forward and backward."""
+    model, layout = setting.model, setting.layout
+    moe = model.moe
+    assert moe is not None
+    tokens = layout.micro_batch * setting.sequence_length / layout.context_parallel / layout.tensor_parallel
+    size = _BYTES * tokens * moe.experts_per_token * model.hidden_size
+    rounds = 6 if layout.recompute == "full" else 4
+    choices = moe.experts_per_token if setting.stack.sends_once else None
+    return rounds * links.exchange(size, layout.expert_parallel, choices)
+
+
+def _handing_on(setting: Setting, links: Links) -> float:
+    """Seconds that a stage waits for one micro-batch's activations from its neighbour."""
+    layout = setting.layout
+    if layout.pipeline_parallel == 1:
+        return 0.0
+    tokens = layout.micro_batch * setting.sequence_length / layout.context_parallel
+    size = _BYTES * tokens * setting.model.hidden_size / layout.tensor_parallel
+    stride = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
+    return layout.virtual_stages * links.send(size, stride) * 0.5
+
+
+def _data(setting: Setting, links: Links, micro: _MicroBatch, computing: float) -> float:
+    """What the exchange of gradients and weights adds to the step."""
+    layout, constants = setting.layout, setting.constants
+    group = layout.data_parallel * layout.context_parallel
+    if group == 1:
+        return 0.0
+    stride = layout.tensor_parallel
+    weights = _BYTES * micro.parameters
+    gradients = setting.stack.gradient_bytes * micro.parameters
+    if layout.zero_stage == 3:
+        sharing = min(layout.shard_group or group, group)
+        layers = -(-setting.model.num_layers // layout.pipeline_parallel)  # each is gathered by itself
+        one = 2 * links.gather(weights / layers, sharing, stride) + links.gather(gradients / layers, sharing, stride)
+        total = layout.accumulation * layers * one
+        if sharing < group:
+            across = 2 * links.gather(gradients / sharing, group // sharing, stride * sharing)
+            total += across
+        return overlapped(computing, total, constants.data_overlap) - computing
+    last = micro.backward + micro.compute * 0.3  # the last micro-batch's backward, and the next step's first forward
+    total = links.gather(gradients, group, stride) + links.gather(weights, group, stride)
+    return overlapped(last, total, constants.data_overlap) - last
+
+
+def _optimizer(setting: Setting, device: Device) -> float:
+    layout = setting.layout
+    group = layout.data_parallel * layout.context_parallel
+    own = _parameters(setting.shape, layout) / (group if layout.zero_stage else 1)
+    return _OPTIMIZER_BYTES * own / device.memory

@@ -1,0 +1,82 @@
+"""A mixture of experts: every token to its best experts, none dropped. Every rank holds all experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aiftrain.run.model import ModelSpec, MoeSpec
+from aiftrain.train.mlp import MLP, activation
+
+Weights = tuple[Tensor, Tensor | None, Tensor, Tensor | None]  # of one expert: up, its bias, down, its bias
+
+
+class Experts(nn.Module):
+    """`num_experts` MLPs, of which the router chooses `experts_per_token` for each token, and one that all tokens pass.
+
+    The experts' weights are stacked: gate_up [experts, 2 * inner, hidden] or up [experts, inner, hidden], and
+    down [experts, hidden, inner].
+    """
+
+    def __init__(self, spec: ModelSpec, moe: MoeSpec) -> None:
+        super().__init__()
+        self.spec, self.moe = spec, moe
+        inner, hidden = moe.expert_intermediate_size, spec.hidden_size
+        self.router = nn.Parameter(torch.empty(moe.num_experts, hidden))
+        self.up = nn.Parameter(torch.empty(moe.num_experts, inner * (2 if spec.gated else 1), hidden))
+        self.down = nn.Parameter(torch.empty(moe.num_experts, hidden, inner))
+        if spec.mlp_bias:
+            self.up_bias = nn.Parameter(torch.empty(moe.num_experts, self.up.shape[1]))
+            self.down_bias = nn.Parameter(torch.empty(moe.num_experts, hidden))
+        self.activation = activation(spec)
+        if moe.shared_intermediate_size:
+            self.shared = MLP(spec, moe.shared_intermediate_size)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [batch, length, hidden] -> the same, and this layer's weighted routing losses."""
+        tokens = x.flatten(0, -2)
+        with torch.autocast(x.device.type, enabled=False):  # a choice that rounding must not change (arXiv 2101.03961)
+            logits = F.linear(tokens.float(), self.router.float())
+        shares, chosen = logits.softmax(-1).topk(self.moe.experts_per_token, dim=-1)
+        shares = shares / shares.sum(-1, keepdim=True)
+        out = (self._experts(tokens, chosen) * shares[..., None].to(x.dtype)).sum(1).view_as(x)
+        if self.moe.shared_intermediate_size:
+            out = out + self.shared(x)
+        return out, routing_loss(logits, chosen, self.moe)
+
+    def _experts(self, tokens: Tensor, chosen: Tensor) -> Tensor:
+        """What its experts make of each token, [tokens, experts_per_token, hidden]: sorted by expert and back."""
+        order = chosen.flatten().argsort(stable=True)
+        counts = chosen.flatten().bincount(minlength=self.moe.num_experts).tolist()
+        sent = tokens.repeat_interleave(self.moe.experts_per_token, 0)[order].split(counts)
+        results = [self._expert(part, *weights) for part, weights in zip(sent, self._weights(), strict=True)]
+        back: Tensor = torch.cat(results)[order.argsort()]
+        return back.view(len(tokens), -1, tokens.shape[-1])
+
+    def _weights(self) -> Iterator[Weights]:
+        """Expert by expert. Taken apart at once, so that the gradients of a stack are put together once."""
+        none = [None] * self.moe.num_experts
+        up_bias = self.up_bias.unbind() if self.spec.mlp_bias else none
+        down_bias = self.down_bias.unbind() if self.spec.mlp_bias else none
+        return zip(self.up.unbind(), up_bias, self.down.unbind(), down_bias, strict=True)
+
+    def _expert(self, x: Tensor, up: Tensor, up_bias: Tensor | None, down: Tensor, down_bias: Tensor | None) -> Tensor:
+        inner = F.linear(x, up, up_bias)
+        if self.spec.gated:
+            gate, value = inner.chunk(2, dim=-1)
+            return F.linear(self.activation(gate) * value, down, down_bias)
+        return F.linear(self.activation(inner), down, down_bias)
+
+
+def routing_loss(logits: Tensor, chosen: Tensor, moe: MoeSpec) -> Tensor:
+    """The weighted losses that keep a router fit, of logits [tokens, experts] and chosen [tokens, experts_per_token].
+
+    Balance: experts * sum over experts of (its share of the choices * its mean probability), 1 where all are chosen
+    alike (Switch, arXiv 2101.03961, eq. 4). z-loss: the mean squared log-partition (ST-MoE, arXiv 2202.08906, eq. 5).
+    """
+    choices = chosen.flatten().bincount(minlength=moe.num_experts) / chosen.numel()
+    balance = moe.num_experts * (choices * logits.softmax(-1).mean(0)).sum()
+    return moe.balance_loss * balance + moe.router_z_loss * logits.logsumexp(-1).square().mean()

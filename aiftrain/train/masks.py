@@ -1,0 +1,66 @@
+"""What attention adds to its scores: causality, borders of documents, windows, and ALiBi's slopes."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from aiftrain.run.model import ModelSpec
+
+
+class Masks(NamedTuple):
+    """Added to the scores [batch, heads, length, length], whose first two dimensions may be 1. None: causal only."""
+
+    whole: Tensor | None  # for layers that look back to the beginning
+    window: Tensor | None  # for layers with a sliding window
+
+
+def make_masks(spec: ModelSpec, x: Tensor, documents: Tensor | None) -> Masks:
+    """The masks of a forward pass over x [batch, length, hidden], with or without documents [batch, length].
+
+    On a CPU there always is one, because `attend` needs it there.
+    """
+    length, device = x.shape[1], x.device
+    windowed = spec.sliding_window is not None and spec.sliding_window < length
+    if documents is None:
+        if device.type != "cpu" and not windowed and spec.positions != "alibi":
+            return Masks(None, None)
+        documents = torch.zeros(1, length, dtype=torch.int32, device=device)
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else x.dtype
+    slopes = alibi(spec.num_heads, length, device).to(dtype) if spec.positions == "alibi" else None
+    whole = document_mask(documents, dtype)
+    window = document_mask(documents, dtype, spec.sliding_window) if windowed else whole
+    return Masks(*(mask if slopes is None else mask + slopes for mask in (whole, window)))
+
+
+def document_mask(documents: Tensor, dtype: torch.dtype, window: int | None = None) -> Tensor:
+    """documents [batch, length] -> [batch, 1, length, length]: 0 where a token may look, minus infinity elsewhere.
+
+    A token sees `window` tokens, itself the last of them; None: all before it in its document.
+    """
+    length = documents.shape[1]
+    same = documents[:, :, None] == documents[:, None, :]
+    reachable = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
+    if window is not None:
+        reachable = reachable.triu(1 - window)
+    allowed = same & reachable
+    return torch.zeros(allowed.shape, dtype=dtype, device=documents.device).masked_fill_(~allowed, -torch.inf)[:, None]
+
+
+def alibi(heads: int, length: int, device: torch.device) -> Tensor:
+    """[heads, length, length]: minus the distance between two tokens, times each head's slope (arXiv 2108.12409)."""
+    positions = torch.arange(length, device=device, dtype=torch.float32)
+    distances = positions[None, :] - positions[:, None]
+    return torch.tensor(alibi_slopes(heads), device=device)[:, None, None] * distances
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """A geometric series from 2^(-8/n) on; between powers of two, every other slope of the next one's as well."""
+    power = 2 ** math.floor(math.log2(heads))
+    slopes = [2 ** (-8 * (head + 1) / power) for head in range(power)]
+    between = [2 ** (-4 * (head + 1) / power) for head in range(0, 2 * (heads - power), 2)]
+    return slopes + between

@@ -1,0 +1,58 @@
+"""Shapes in Hugging Face's words: experts survive the way there, and what has no words there is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from aiftrain.checkpoint.huggingface import architecture, check_exportable, config, weights
+from aiftrain.errors import UserError
+from aiftrain.plan.spec import resolve
+from aiftrain.run.model import ModelSpec
+from aiftrain.train.model import Decoder, initialise
+
+MOE = "{num_experts: 4, experts_per_token: 2, expert_intermediate_size: 16, every: 2}"
+SMALL = ["model.vocab_size=300", "model.hidden_size=32", "model.intermediate_size=48", "train.sequence_length=16"]
+
+
+def test_a_mixture_of_experts_computes_the_same_in_transformers(tmp_path: Path) -> None:
+    spec = resolve(["recipe=smoke", "factory=local", "model.qk_norm=true", f"model.moe={MOE}", *SMALL])
+    model = Decoder(spec.model, sequence_length=16)
+    initialise(model, seed=1)
+    flat = {name: parameter.detach().flatten() for name, parameter in model.named_parameters()}
+    pieces = {w.key: flat[w.source][w.start : w.stop].view(w.shape).clone() for w in weights(spec.model)}
+    assert sum(piece.numel() for piece in pieces.values()) == spec.model.parameters
+    save_file(pieces, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(config(spec, eos_id=0)))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert type(theirs).__name__ == architecture(spec.model)[0] == "Qwen3MoeForCausalLM"
+    tokens = torch.arange(16)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("bloom-560m", "no positions=alibi, no norm=layer"),
+        ("apertus-8b", "no mlp=xielu"),
+        ("minerva-1b", "no sliding_window=2048"),
+        ("mixtral-8x7b", "no moe without qk_norm"),
+        ("smollm3-3b", "no nope_every=4"),
+    ],
+)
+def test_a_shape_without_words_is_refused(recipe: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check_exportable(resolve([f"recipe=replica/{recipe}", "factory=lumi"]).model)
+
+
+@pytest.mark.parametrize("recipe", ["eu-llm-7b", "eu-llm-moe", "replica/eurollm-9b", "replica/tildeopen-30b"])
+def test_our_own_models_can_be_exported(recipe: str) -> None:
+    model = resolve([f"recipe={recipe}", "factory=lumi"]).model
+    assert isinstance(model, ModelSpec)
+    check_exportable(model)

@@ -1,0 +1,93 @@
+"""A rank that takes one step of two micro-batches and writes down the bytes of every tensor that it holds."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.layout import Execution
+from aiftrain.run.rank import read_rank
+from aiftrain.run.spec import RunSpec
+from aiftrain.train.engine import Engine
+from aiftrain.train.process import RankProcess
+from aiftrain.train.rendezvous import meet, part
+
+
+def main(arguments: list[str]) -> int:
+    """Leave held-RANK.json in the run folder: {"weights", "gradients", "optimizer"} in bytes."""
+    folder = RunFolder(arguments[0])
+    spec = folder.read_spec()
+    execution = Execution.model_validate(json.loads(folder.plan_json.read_text(encoding="utf-8"))["execution"])
+    rank = read_rank(os.environ)
+    RankProcess(folder, int(os.environ["AIFTRAIN_ATTEMPT"]), rank).begin()
+    engine = Engine(spec, execution, folder, meet(rank, execution.layout, spec.hardware))
+    held = _held(engine._engine, spec, execution.layout.accumulation)
+    folder.write_json(folder.path / f"held-{rank.rank}.json", held)
+    part()
+    return 0
+
+
+def _held(deepspeed: Any, spec: RunSpec, accumulation: int) -> dict[str, int]:
+    """Gradients as they lie between micro-batches or before the step, whichever is more; the rest after the step."""
+    gradients = []
+    for _ in range(accumulation):
+        tokens = torch.randint(0, spec.model.vocab_size, (1, spec.train.sequence_length))
+        objective, _ = deepspeed(tokens, tokens, None)
+        deepspeed.backward(objective)
+        gradients.append(_distinct(_others(deepspeed), but=[*_weights(deepspeed), *_optimizer(deepspeed)]))
+        deepspeed.step()
+    weights = list(_weights(deepspeed))
+    return {
+        "weights": _distinct(weights),
+        "gradients": max(gradients),
+        "optimizer": _distinct(_optimizer(deepspeed), but=weights),
+    }
+
+
+def _distinct(tensors: Iterable[Tensor], but: Iterable[Tensor] = ()) -> int:
+    """Bytes of the tensors' memory, each piece once. Counters and losses (one element) are no model state."""
+    left_out = {tensor.untyped_storage().data_ptr() for tensor in but}
+    storages = [tensor.untyped_storage() for tensor in tensors if tensor.device.type != "meta"]
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes() > 8}
+    return sum(size for address, size in sizes.items() if address not in left_out)
+
+
+def _weights(deepspeed: Any) -> Iterator[Tensor]:
+    for parameter in deepspeed.module.parameters():
+        yield parameter.data
+        if hasattr(parameter, "ds_tensor"):
+            yield parameter.ds_tensor.data
+
+
+def _optimizer(deepspeed: Any) -> Iterator[Tensor]:
+    zero = deepspeed.optimizer
+    inner = getattr(zero, "optimizer", zero)
+    in_groups = [master for group in inner.param_groups for master in group["params"]]
+    for master in getattr(zero, "fp32_partitioned_groups_flat", in_groups):
+        yield master.data
+        yield from inner.state[master].values()
+
+
+def _others(deepspeed: Any) -> Iterator[Tensor]:
+    """Every tensor alive that is neither a table of the model's nor a communication buffer."""
+    gc.collect()
+    buffers = {buffer.untyped_storage().data_ptr() for buffer in [*deepspeed.module.buffers(), *_buckets(deepspeed)]}
+    for thing in gc.get_objects():
+        if type(thing) in (Tensor, torch.nn.Parameter):
+            for tensor in (thing, thing.grad if thing.is_leaf else None):
+                if tensor is not None and tensor.is_floating_point():
+                    if tensor.device.type != "meta" and tensor.untyped_storage().data_ptr() not in buffers:
+                        yield tensor
+
+
+def _buckets(deepspeed: Any) -> Iterator[Tensor]:
+    for bucket in getattr(deepspeed.optimizer, "ipg_buckets", {}).values():
+        held = bucket.buffer if isinstance(bucket.buffer, list) else [bucket.buffer]
+        yield from (buffer for buffer in held if buffer is not None)

@@ -1,0 +1,63 @@
+"""Model states: the formulas against what DeepSpeed allocates on gloo ranks, byte for byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from aiftrain.plan.engine_config import persistent_elements
+from aiftrain.plan.memory import state_bytes
+from aiftrain.plan.parameters import parameter_groups
+from aiftrain.run.folder import RunFolder
+from tests.ranks.conftest import Nursery
+
+pytestmark = pytest.mark.ranks
+NewRun = Callable[..., RunFolder]
+
+BF16_WEIGHTS = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}  # deepspeed.json for a GPU
+ODD_SIZES = (  # so that every group and tensor needs padding
+    "model.vocab_size=401",
+    "model.hidden_size=34",
+    "model.intermediate_size=97",
+    "model.num_layers=3",
+    "model.num_heads=1",
+    "model.num_kv_heads=1",
+    "model.qk_norm=true",
+)
+
+
+@pytest.mark.parametrize(
+    ("stage", "bf16", "ranks"),
+    [
+        (0, False, 2),
+        (1, False, 2),
+        (2, False, 2),
+        (3, False, 2),
+        (1, True, 2),
+        (2, True, 2),
+        (3, True, 4),
+        *(
+            pytest.param(stage, bf16, 4, marks=pytest.mark.slow)
+            for stage, bf16 in ((1, False), (2, False), (3, False), (1, True), (2, True))
+        ),
+    ],
+)
+def test_the_fullest_rank_holds_what_was_predicted(
+    nursery: Nursery, new_run: NewRun, stage: int, bf16: bool, ranks: int
+) -> None:
+    strategy = f"zero{stage}" if stage else "ddp"
+    small_buckets = "parallelism.bucket_millions=0.05"
+    folder = new_run(f"parallelism={strategy}", small_buckets, "train.micro_batch=1", *ODD_SIZES, ranks=ranks)
+    if bf16:
+        config = json.loads(folder.deepspeed_json.read_text(encoding="utf-8"))
+        folder.write_json(folder.deepspeed_json, config | BF16_WEIGHTS)
+    started = nursery.start(folder, ranks, program="tests.ranks.held_states")
+    assert started.wait() == [0] * ranks, started.log()
+    held = [json.loads((folder.path / f"held-{rank}.json").read_text(encoding="utf-8")) for rank in range(ranks)]
+    model = folder.read_spec().model
+    predicted = state_bytes(
+        parameter_groups(model), ranks, stage, bf16_weights=bf16, persistent=persistent_elements(model)
+    )
+    assert max(held, key=lambda rank: sum(rank.values())) == predicted.model_dump()

@@ -1,8 +1,9 @@
 """How well the planner's rates agree with published runs, and where its constants come from.
 
-python benchmarks/planner.py            # every figure of docs/planner.md; about ten minutes
+python benchmarks/planner.py            # every figure of docs/planner.md; about eight minutes
 python benchmarks/planner.py --fit      # fits the constants anew and writes them into conf/throughput.yaml
 python benchmarks/planner.py FILE.csv   # the shipped constants against a table of your own
+python benchmarks/planner.py --picture docs/planner.png   # predicted against measured; needs matplotlib
 
 The table is benchmarks/data/throughput.csv: one published run a row, with its source. Three questions are asked. How
 far off are the shipped constants? Fitted on half of the layouts, how far off are they on the other half? Fitted
@@ -19,16 +20,33 @@ import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from aiftrain.plan.throughput.constants import Constants, shipped
 from aiftrain.plan.throughput.fit import FACTORS, PHYSICAL, Measured, error, fit, spread
-from aiftrain.plan.throughput.points import CannotSay, point_of, read_rows
+from aiftrain.plan.throughput.points import point_of
+from aiftrain.plan.throughput.predictions import cut_down, placed
+from aiftrain.plan.throughput.step import Setting, step_time
+from aiftrain.plan.throughput.table import CannotSay, read_rows
 from aiftrain.shipped import conf_dir
 
 TABLE = Path(__file__).parent / "data" / "throughput.csv"
-LAYOUT = ("model", "hardware", "gpus", "tp", "pp", "cp_sp", "micro_batch", "global_batch", "seq", "zero", "ep", "recompute")
+LAYOUT = (
+    "model",
+    "hardware",
+    "gpus",
+    "tp",
+    "pp",
+    "cp_sp",
+    "micro_batch",
+    "global_batch",
+    "seq",
+    "zero",
+    "ep",
+    "recompute",
+)
 SWEEP = ("source", "software", "model", "hardware", "gpus", "seq", "precision")
 CHOICE = ("tp", "pp", "vpp", "cp_sp", "ep", "micro_batch", "zero", "recompute", "notes")
 
@@ -51,8 +69,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", nargs="?", type=Path, default=TABLE)
     parser.add_argument("--fit", action="store_true", help="fit anew and write conf/throughput.yaml")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw predicted against measured")
     options = parser.parse_args()
     runs = load(options.table)
+    if options.picture:
+        draw(runs, shipped().constants, options.picture)
+        return
     if options.fit:
         write(fitted(runs), runs)
         return
@@ -68,13 +90,22 @@ def load(table: Path) -> list[Run]:
     found, unsaid = [], Counter[str]()
     for row in read_rows(table):
         try:
-            found.append((row, point_of(row, shipped()).setting, float(row["tokens_per_s_per_gpu"])))
+            found.append((row, _setting(row), float(row["tokens_per_s_per_gpu"])))
         except CannotSay as reason:
             unsaid[str(reason)] += 1
     alike = Counter(_family(row) for row, _, _ in found)
-    for reason, count in unsaid.most_common():
-        print(f"{count:5} rows cannot be predicted: {reason}")
+    for why, count in unsaid.most_common():
+        print(f"{count:5} rows cannot be predicted: {why}")
     return [Run(row, Measured(setting, rate, alike[_family(row)] ** -0.8)) for row, setting, rate in found]
+
+
+def _setting(row: dict[str, str]) -> Setting:
+    """What `plan --points` makes of a row. Raises CannotSay."""
+    point = placed(point_of(row, shipped())).point
+    part = cut_down(point)
+    if part:
+        raise CannotSay(part)
+    return point.setting
 
 
 def _family(row: dict[str, str]) -> tuple[str, ...]:
@@ -143,11 +174,44 @@ def sweeps(runs: Sequence[Run], constants: Constants) -> None:
         if len(choices) < 3:
             continue
         rates = [run.measured.tokens_per_s_per_device for run in group]
-        chosen = max(range(len(group)), key=lambda place: rates[place] * math.exp(-error(group[place].measured, constants)))
+        chosen = max(
+            range(len(group)), key=lambda place: rates[place] * math.exp(-error(group[place].measured, constants))
+        )
         regrets.append(1 - rates[chosen] / max(rates))
         row = group[0].row
-        print(f"  {row['model']:20} on {row['gpus']:>4} GPUs, {row['seq']:>5} tokens: {len(choices):3} layouts, loses {regrets[-1]:.1%}")
+        what = f"{row['model']:20} on {row['gpus']:>4} GPUs, {row['seq']:>5} tokens"
+        print(f"  {what}: {len(choices):3} layouts, loses {regrets[-1]:.1%}")
     print(f"  {len(regrets)} sweeps: median {statistics.median(regrets):.1%}, mean {statistics.mean(regrets):.1%}")
+
+
+def draw(runs: Sequence[Run], constants: Constants, file: Path) -> None:
+    """Predicted against measured tokens/s of one device, by machine, with bands of 10 and 25 %."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 7), layout="constrained")
+    rates = [run.measured.tokens_per_s_per_device for run in runs]
+    line = [0.8 * min(rates), 1.25 * max(rates)]
+    for band, shade in ((0.25, "0.93"), (0.10, "0.85")):
+        axes.fill_between(line, [x * (1 - band) for x in line], [x * (1 + band) for x in line], color=shade, lw=0)
+    axes.plot(line, line, color="0.5", lw=0.8)
+    for place, machine in enumerate(sorted({run.machine for run in runs})):
+        here = [run.measured for run in runs if run.machine == machine]
+        predicted = [step_time(replace(one.setting, constants=constants)).tokens_per_s_per_device for one in here]
+        measured = [one.tokens_per_s_per_device for one in here]
+        style: dict[str, Any] = {
+            "marker": "osD^vPX"[place % 7],
+            "color": f"C{place % 10}",
+            "s": 14,
+            "alpha": 0.7,
+            "lw": 0,
+        }
+        axes.scatter(measured, predicted, label=f"{machine} ({len(here)})", **style)
+    axes.set(xscale="log", yscale="log", xlim=line, ylim=line, aspect="equal")
+    axes.set(xlabel="measured tokens/s of one device", ylabel="predicted")
+    axes.legend(
+        frameon=False, fontsize=8, loc="upper left", title="machine (runs); bands: 10 % and 25 %", title_fontsize=8
+    )
+    figure.savefig(file, dpi=150)
 
 
 def write(constants: Constants, runs: Sequence[Run]) -> None:

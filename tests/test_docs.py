@@ -24,7 +24,7 @@ def is_long(command: str) -> bool:
     """Whether it trains: those that do are run in the slow test only."""
     words = command.split()
     return command.startswith("python -m aiftrain") and (
-        "recipe=" in words[3] or words[3] in ("sample", "checkpoints", "--multirun")
+        "recipe=" in words[3] or words[3] in ("sample", "checkpoints", "--multirun") or "--calibrate" in words
     )
 
 
@@ -34,7 +34,8 @@ def run(command: str, folder: Path) -> None:
         python.parent.mkdir(exist_ok=True)
         python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n', encoding="utf-8")
         python.chmod(0o755)
-    environment = os.environ | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(folder / "config")}
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=folder,

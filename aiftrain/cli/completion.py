@@ -62,6 +62,7 @@ compdef _aiftrain_complete python python3 aiftrain
 
 _SHELLS = {"bash": _BASH, "zsh": _ZSH}
 _OPTIONS = ("--json", "--multirun", "--cfg", "--resolve", "--help")
+_OF_PLAN = ("--search", "--deadline", "--budget", "--cheapest", "--compare", "--picture", "--points", "--calibrate")
 _SHOWN = ("factories", "hardware", "recipes")
 
 
@@ -99,6 +100,7 @@ def _candidates(typed: list[str], current: str) -> Iterator[str]:
         yield from BY_NAME
     if current.startswith("-"):
         yield from _OPTIONS
+        yield from _OF_PLAN if verbs == ["plan"] else ()
     elif verbs and verbs[0] in _SHOWN:
         yield from _shown(verbs[0], typed)
     elif verbs in (["data"], ["checkpoints"]) and typed[-1] == verbs[0]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 from aiftrain.cli import output
@@ -22,26 +23,36 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_override_arguments(parser, sweeps=True)
+    parser.add_argument("--dry-run", action="store_true", help="show what would be submitted, and touch nothing")
+    parser.add_argument("--yes", action="store_true", help="submit whatever it costs, without asking")
 
 
 def run(options: argparse.Namespace) -> int:
     if show_config(options):
         return EXIT_OK
     console = output.console(as_json=options.json)
+    if options.dry_run:
+        from aiftrain.cli.dry_run import show_all
+
+        return show_all(combinations(options), as_json=options.json)
     if options.multirun:
         from aiftrain.cli.sweep import launch_all
 
-        return launch_all(combinations(options), console, as_json=options.json)
-    result = launch(options.overrides, console)
+        return launch_all(combinations(options), console, as_json=options.json, yes=options.yes)
+    result = launch(options.overrides, console, yes=options.yes)
     if options.json:
         output.print_json(result)
     code: int = result["exit_code"]
     return code
 
 
-def launch(overrides: list[str], console: Console) -> dict[str, Any]:
-    """Start the run that `overrides` describe, or go on with it; what came of it, for --json."""
+def launch(overrides: list[str], console: Console, *, yes: bool = False) -> dict[str, Any]:
+    """Start the run that `overrides` describe, or go on with it; what came of it, for --json.
+
+    With `yes` nobody is asked whether a job may cost what it may.
+    """
     from aiftrain.cli.run_folder import is_finished, open_run
+    from aiftrain.plan.limits import is_queued
     from aiftrain.plan.spec import resolve
 
     spec = resolve(overrides)
@@ -55,9 +66,11 @@ def launch(overrides: list[str], console: Console) -> dict[str, Any]:
     if folder.lock.exists():
         RunLock(folder.lock).check()
     corpus = _corpus(spec, console, overrides)
+    if is_queued(spec):
+        _check_job(spec, plan, folder, console, yes=yes)
     _write(folder, spec, plan, corpus)
-    if spec.launcher.name == "slurm":
-        return result | _submit(folder, console)
+    if is_queued(spec):
+        return result | _submit(spec, folder, console)
     return result | _train_here(folder, plan, console, overrides)
 
 
@@ -74,11 +87,12 @@ def _plan(spec: RunSpec, console: Console) -> LaunchPlan:
 
 
 def _corpus(spec: RunSpec, console: Console, overrides: list[str]) -> PreparedCorpus:
-    """The prepared corpus. A local run prepares it on the spot; a job expects it, because nodes cost money."""
+    """The prepared corpus. A run that starts here prepares it on the spot; a job expects it, because nodes cost money."""
     from aiftrain.cli.data import prepare_shown
     from aiftrain.data.prepare import prepared
+    from aiftrain.plan.limits import is_queued
 
-    if spec.launcher.name == "local":
+    if not is_queued(spec):
         return prepare_shown(spec, console)
     corpus = prepared(spec.data, vocab_size=spec.model.vocab_size, seed=spec.seed)
     if corpus is None:
@@ -86,6 +100,20 @@ def _corpus(spec: RunSpec, console: Console, overrides: list[str]) -> PreparedCo
             f"the data of this run is not prepared; prepare it first:\n  {_command('data', 'prepare', *overrides)}"
         )
     return corpus
+
+
+def _check_job(spec: RunSpec, plan: LaunchPlan, folder: RunFolder, console: Console, *, yes: bool) -> None:
+    """What can be known before the queue; then the question whether a large job is meant."""
+    from aiftrain.launch.before import check_before_queue, refuse_unconfirmed, wants_a_yes
+
+    check_before_queue(spec, plan, folder)
+    cost = wants_a_yes(spec, plan)
+    if cost is None or yes:
+        return
+    if not (sys.stdin.isatty() and console.is_terminal):
+        raise refuse_unconfirmed(cost)
+    if console.input(f"{cost}. Submit it? [y/N] ", markup=False).strip().lower() not in ("y", "yes"):
+        raise refuse_unconfirmed(cost)
 
 
 def _write(folder: RunFolder, spec: RunSpec, plan: LaunchPlan, corpus: PreparedCorpus) -> None:
@@ -97,11 +125,14 @@ def _write(folder: RunFolder, spec: RunSpec, plan: LaunchPlan, corpus: PreparedC
     write_run(folder, spec, plan)
 
 
-def _submit(folder: RunFolder, console: Console) -> dict[str, Any]:
-    from aiftrain.launch.slurm import submit
+def _submit(spec: RunSpec, folder: RunFolder, console: Console) -> dict[str, Any]:
+    from aiftrain.launch import pbs, slurm
 
-    job = submit(folder)
-    console.print(f"submitted as job {job}; squeue --job {job} says where it stands", soft_wrap=True)
+    if spec.launcher.name == "pbs":
+        job, look = pbs.submit(folder), "qstat"
+    else:
+        job, look = slurm.submit(folder), "squeue --job"
+    console.print(f"submitted as job {job}; {look} {job} says where it stands", soft_wrap=True)
     return {"exit_code": EXIT_OK, "state": "submitted", "job": job}
 
 

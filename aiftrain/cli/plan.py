@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from aiftrain.cli import output
+from aiftrain.cli import output, planning
 from aiftrain.cli.composing import add_override_arguments, combinations, show_config
-from aiftrain.errors import EXIT_OK
+from aiftrain.errors import EXIT_OK, UserError
 from aiftrain.run.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -23,11 +23,18 @@ _NAMED = ("factory", "hardware", "parallelism", "model", "data", "launcher")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_override_arguments(parser, sweeps=True)
+    planning.add_arguments(parser)
+    parser.add_argument("--points", metavar="FILE.csv", help="predict each run of a table instead")
+    parser.add_argument("--calibrate", metavar="RUN", nargs="+", help="learn from these run folders how fast a site is")
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.points is not None or options.calibrate:
+        return _of_past_runs(options)
     if show_config(options):
         return EXIT_OK
+    if planning.several(options):
+        return _of_several(options)
     if options.multirun:
         from aiftrain.cli.sweep import plan_all
 
@@ -38,6 +45,31 @@ def run(options: argparse.Namespace) -> int:
     else:
         _show(spec, plan, output.console())
     return EXIT_OK
+
+
+def _of_several(options: argparse.Namespace) -> int:
+    """--search and --compare: several layouts of one run."""
+    if options.search:
+        from aiftrain.cli.plan_search import run as search
+
+        return search(options)
+    from aiftrain.cli.plan_compare import run as compare
+
+    return compare(options)
+
+
+def _of_past_runs(options: argparse.Namespace) -> int:
+    """--points and --calibrate, which describe no run of their own."""
+    others = options.overrides or options.multirun or options.cfg or planning.several(options)
+    if others or (options.calibrate and options.points is not None):
+        raise UserError("--points FILE.csv and --calibrate RUN... stand alone: no overrides, no option but --json")
+    if options.calibrate:
+        from aiftrain.cli.plan_calibrate import calibrate_from
+
+        return calibrate_from(options.calibrate, as_json=options.json)
+    from aiftrain.cli.plan_points import show_points
+
+    return show_points(options.points, as_json=options.json)
 
 
 def plan_of(overrides: list[str]) -> tuple[RunSpec, LaunchPlan]:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def launch_all(runs: list[list[str]], console: Console, *, as_json: bool) -> int:
+def launch_all(runs: list[list[str]], console: Console, *, as_json: bool, yes: bool = False) -> int:
     """Train each combination, one after the other. A failed one does not stop the others; a request to stop does."""
     results: list[dict[str, Any]] = []
     for place, (overrides, own) in enumerate(zip(runs, swept(runs), strict=True), 1):
         console.print(f"\nrun {place} of {len(runs)}: {' '.join(own)}", style="bold", markup=False, soft_wrap=True)
-        results.append({"overrides": own, **_launch(overrides, console)})
+        results.append({"overrides": own, **_launch(overrides, console, yes=yes)})
         if results[-1]["exit_code"] == EXIT_RESUME:
             break
     if as_json:
@@ -46,11 +46,11 @@ def plan_all(runs: list[list[str]], *, as_json: bool) -> int:
     return _worst(results)
 
 
-def _launch(overrides: list[str], console: Console) -> dict[str, Any]:
+def _launch(overrides: list[str], console: Console, *, yes: bool) -> dict[str, Any]:
     from aiftrain.cli.launch import launch
 
     try:
-        result = launch(overrides, console)
+        result = launch(overrides, console, yes=yes)
     except AiftrainError as error:
         print(f"aiftrain: {error}", file=sys.stderr)
         return {"exit_code": error.exit_code, "state": "failed", "error": str(error)}

@@ -54,15 +54,16 @@ def run_environment(spec: RunSpec) -> dict[str, str]:
 def local_environment(
     spec: RunSpec, layout: ParallelLayout, attempt: int, cores: int, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """The whole environment of ranks on this machine: `environ` with our variables over it."""
+    """The whole environment of ranks that are started here: `environ` with our variables over it."""
     threads = str(max(1, cores // layout.ranks_per_node))
     ours = run_environment(spec) | {
         "AIFTRAIN_ATTEMPT": str(attempt),
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
-        "GLOO_SOCKET_IFNAME": "lo",
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": _SAVE_SECONDS,
     }
+    if layout.nodes == 1 and not spec.launcher.hostfile:
+        ours["GLOO_SOCKET_IFNAME"] = "lo"
     return {**environ, **ours, **_import_path(environ)}
 
 

@@ -14,6 +14,7 @@ from aiftrain.errors import EXIT_OK, EXIT_RESUME, EXIT_USER, AiftrainError, Mach
 from aiftrain.launch.environment import local_environment
 from aiftrain.launch.outcome import Outcome, judge, last_lines, memory_kills
 from aiftrain.launch.ranks import TRAINER, LocalRanks, StopRequests
+from aiftrain.launch.scripted import ScriptedRanks, check_start
 from aiftrain.report.curve import draw
 from aiftrain.report.live import follow
 from aiftrain.run.folder import RunFolder
@@ -31,19 +32,22 @@ def run_local(
 ) -> int:
     """Train the run in `folder` until it ends or is stopped; the exit code (0, 1, 2 or 75).
 
+    launcher=local starts torchrun; launchers that start ranks here by a script have job.sh run.
+
     `again` is the command that goes on with this run, for the messages; `module` is what each rank runs.
     SIGINT, SIGTERM and SIGHUP ask the ranks to save and leave; a second one kills them. Raises UserError
     where nothing can be started: torch is missing, several nodes were asked for, or the run goes on elsewhere.
     """
     _require_training()
-    if execution.layout.nodes != 1:
-        raise UserError(f"launcher=local starts ranks on this machine only, and nodes={execution.layout.nodes}")
+    spec = folder.read_spec()
+    check_start(spec, execution.layout)
     RunLock(folder.lock).check()
     attempt, logs = _new_attempt(folder)
-    ranks = LocalRanks(folder.path.resolve(), logs, execution.layout.world_size, module)
+    kind = LocalRanks if spec.launcher.name == "local" else ScriptedRanks
+    ranks = kind(folder.path.resolve(), logs, execution.layout.world_size, module)
     kills_before = memory_kills()
     with StopRequests() as requests:
-        ranks.start(local_environment(folder.read_spec(), execution.layout, attempt, usable_cores(), os.environ))
+        ranks.start(local_environment(spec, execution.layout, attempt, usable_cores(), os.environ))
         watch = _Watch(ranks, requests, console)
         try:
             follow(folder, attempt, watch.running, console)

@@ -56,14 +56,14 @@ class LocalRanks:
         self._module = module
         self._logs = logs
         self._world_size = world_size
-        self._pids: dict[int, int] = {}  # rank -> process
-        self._torchrun: subprocess.Popen[bytes] | None = None
+        self._pids: dict[int, int] = {}  # rank -> process, of this node's ranks
+        self._launcher: subprocess.Popen[bytes] | None = None
 
     def start(self, environment: dict[str, str]) -> None:
         """Start torchrun in a session of its own; what it says goes to launcher.log."""
         try:
             with (self._logs / "launcher.log").open("ab") as log:
-                self._torchrun = subprocess.Popen(
+                self._launcher = subprocess.Popen(
                     self._command(),
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -77,30 +77,31 @@ class LocalRanks:
 
     def running(self) -> bool:
         """Whether torchrun or any rank is still there."""
-        assert self._torchrun is not None
-        return self._torchrun.poll() is None or bool(self._alive())
+        assert self._launcher is not None
+        return self._launcher.poll() is None or bool(self._alive())
 
     def broken(self) -> bool:
         """Whether a rank has failed or vanished while others still run: they wait for it in vain."""
         alive = self._alive()  # before the notes are read: who is gone by now has left its note
         if not alive:
             return False
-        return any(end.failed or (end.exit_code is None and end.rank not in alive) for end in read_ends(self._logs))
+        lost = self._pids.keys() - alive.keys()
+        return any(end.failed or (end.exit_code is None and end.rank in lost) for end in read_ends(self._logs))
 
     def stop(self) -> None:
         """Ask every rank to save and leave. torchrun is asked only while ranks are missing: it sets a time limit."""
         for pid in self._alive().values():
             _signal(pid, signal.SIGTERM)
-        if len(self._pids) < self._world_size and self._torchrun is not None and self._torchrun.poll() is None:
-            self._torchrun.terminate()
+        if len(self._pids) < self._world_size and self._launcher is not None and self._launcher.poll() is None:
+            self._launcher.terminate()
 
     def kill(self) -> None:
         """End the ranks and torchrun at once. A rank leads a process group, which takes its helpers along."""
         for pid in self._alive().values():
             _signal_group(pid, signal.SIGKILL)
-        if self._torchrun is not None and self._torchrun.poll() is None:
-            self._torchrun.kill()
-            self._torchrun.wait()
+        if self._launcher is not None and self._launcher.poll() is None:
+            self._launcher.kill()
+            self._launcher.wait()
 
     def kill_waiting(self) -> None:
         """End ranks that wait for a lost one, and say so in their place: they are not the cause."""
@@ -121,7 +122,9 @@ class LocalRanks:
         if rank in self._pids:
             return
         try:
-            self._pids[rank] = int(json.loads(file.read_text(encoding="utf-8"))["pid"])
+            note = json.loads(file.read_text(encoding="utf-8"))
+            if note["host"] == socket.gethostname():
+                self._pids[rank] = int(note["pid"])
         except (OSError, ValueError, KeyError, TypeError):
             return  # not written out yet; the next look finds it
 

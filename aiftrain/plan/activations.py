@@ -142,12 +142,15 @@ class LayerActivations:
         return self._width * (self.element * (inner + activated) + curve) + self._routed()
 
     def _routed(self) -> float:
-        """Inputs and results of the experts that a token goes to, the router's fp32 input, and its probabilities."""
+        """Inputs and results of the experts that a token goes to, the router's fp32 input, and its probabilities.
+
+        The router and the MLP that all tokens pass take the norm's result; where that is fp32, products cast it.
+        """
         moe = self.moe
         if moe is None:
             return 0
         router = _FP32 * (self.model.hidden_size / self.alone + 5 * moe.num_experts)
-        shared = self.hidden if moe.shared_intermediate_size else 0
+        shared = self.hidden if moe.shared_intermediate_size and self.element < _FP32 else 0
         return 2 * moe.experts_per_token * self.hidden + router + shared - self.hidden
 
     def _products(self) -> float:

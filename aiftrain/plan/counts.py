@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aiftrain.plan.limits import is_queued, job_limits
+from aiftrain.plan.limits import chosen_partition, chosen_qos, is_queued, job_limits
 from aiftrain.run.layout import ranks_per_node
 from aiftrain.run.spec import LauncherSpec, RunSpec
 
@@ -28,6 +28,15 @@ def placed(spec: RunSpec, nodes: int) -> RunSpec | None:
         return None
     others = (own.model_copy(update={"launcher": launcher}) for launcher in _larger_queues(spec))
     return next(filter(_gives, others), None)
+
+
+def queue_limits(spec: RunSpec) -> list[tuple[str, int]]:
+    """The queues that `placed` chooses from, each with the most nodes it gives a job, where that is known."""
+    own = chosen_qos(spec) if chosen_qos(spec) in spec.factory.qos else chosen_partition(spec)
+    larger = [] if spec.launcher.partition or spec.launcher.qos else _larger_queues(spec)
+    queues = [(own, spec.launcher), *((launcher.qos or launcher.partition, launcher) for launcher in larger)]
+    limits = ((name, job_limits(spec.model_copy(update={"launcher": launcher})).max_nodes) for name, launcher in queues)
+    return [(name, most) for name, most in limits if name and most]
 
 
 def queue_words(spec: RunSpec) -> list[str]:

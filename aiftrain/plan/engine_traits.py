@@ -42,15 +42,15 @@ class EngineTraits:
     fused_mlp: bool = False  # the activation's result is computed again instead of kept
     selective: Selective = "pointwise"  # what selective recomputation computes again
     loss_chunk: int | None = None  # tokens whose logits exist at one time; None: all of a micro-batch
-    logit_bytes: int = 16  # of one logit while its loss is taken: bf16, fp32, log-probability, both gradients
+    logit_bytes: int = 16  # of one logit while its loss is taken: itself, fp32, log-probability, both gradients
     vocabulary_parallel: bool = True  # tensor parallelism shares out the logits
     document_mask: bool = False  # a mask of every pair of tokens exists
     bucket_elements: int = 0  # gradients reduced at one time
     buckets: int = 1
     gathered_layers: int = 0  # layers whose weights are whole at one time, where weights are shared out
     live_elements: int = 0  # parameters that stay gathered for their next use
-    libraries: int = 2 * _GIB  # the device's context, the libraries' kernels, NCCL's channels
-    fragmentation: float = 0.05  # of what comes and goes: the allocator's rounding, and holes that nothing fits in
+    libraries: int = 3 * _GIB // 2  # the device's context, the libraries' kernels, NCCL's channels
+    fragmentation: float = 0.1  # of what comes and goes: the allocator's rounding, and holes that nothing fits in
 
 
 OURS = EngineTraits(
@@ -62,7 +62,7 @@ OURS = EngineTraits(
     repeats_kv=True,
     splits_qkv=True,
     loss_chunk=1024,
-    logit_bytes=16,  # the logit, its fp32 copy, two fp32 steps of its gradient, and that in bf16
+    logit_bytes=16,  # the logit, its fp32 copy, two fp32 steps of its gradient, and that as the logit is
     document_mask=True,
     bucket_elements=50_000_000,
     buckets=2,

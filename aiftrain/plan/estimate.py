@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aiftrain.plan.engine_config import uses_autocast
-from aiftrain.plan.limits import chosen_partition, is_queued, seconds_of, time_limit
+from aiftrain.plan.limits import chosen_partition, is_queued, seconds_of, site_warnings, time_limit
 from aiftrain.plan.memory import CHECKPOINT_BYTES, STAGES, StateBytes, memory_per_rank, states_of
 from aiftrain.run.base import Strict
 from aiftrain.run.spec import Precision, RunSpec
@@ -90,7 +90,15 @@ def _assumptions(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
         "FLOPs: 6 a matrix weight and token, and causal attention (arXiv 2204.02311, appendix B)",
         "model states as ZeRO shares them out (arXiv 1910.02054)",
         *_announced(spec),
+        *_without_container(spec),
     )
+
+
+def _without_container(spec: RunSpec) -> Iterator[str]:
+    container = spec.factory.container
+    if container and container.image is None and is_queued(spec):
+        image = "factory.container.image=<yours>"
+        yield f"no container, because no image is named ({image}): the ranks' Python is that of a virtual environment"
 
 
 def _announced(spec: RunSpec) -> Iterator[str]:
@@ -109,8 +117,9 @@ def _warnings(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
     factory, train = spec.factory, spec.train
     if factory.status == "announced":
         warnings.append(f"{factory.name} is announced: nothing runs there yet, and its figures may change")
-    if factory.account_required and not spec.account and spec.launcher.name == "slurm":
+    if factory.account_required and not spec.account and is_queued(spec):
         warnings.append(f"launching on {factory.name} needs account=<your project's account>")
+    warnings += site_warnings(spec)
     if spec.optimizer.warmup_steps >= train.total_steps:
         warnings.append(
             f"the warm-up of {spec.optimizer.warmup_steps} steps is as long as the run ({train.total_steps})"

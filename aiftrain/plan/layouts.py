@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aiftrain.plan.memory import STAGES
-from aiftrain.run.layout import ParallelLayout, make_layout
+from aiftrain.run.layout import ParallelLayout, make_layout, ranks_per_node
 from aiftrain.run.spec import Recompute, RunSpec
 
 RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
@@ -36,8 +36,6 @@ def layout_of(spec: RunSpec) -> ParallelLayout:
 
 def _micro_batches(spec: RunSpec) -> Iterator[int]:
     """Sequences of one rank in one pass that share out the global batch."""
+    world, batch = spec.nodes * ranks_per_node(spec), spec.train.global_batch
     most = max(1, _MOST_TOKENS // spec.train.sequence_length)
-    for micro_batch in range(1, most + 1):
-        one = spec.train.model_copy(update={"micro_batch": micro_batch})
-        if isinstance(make_layout(spec.model_copy(update={"train": one})), ParallelLayout):
-            yield micro_batch
+    yield from (micro_batch for micro_batch in range(1, most + 1) if batch % (world * micro_batch) == 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from aiftrain.errors import Problem
 from aiftrain.plan.groups import did_you_mean
@@ -11,6 +12,7 @@ from aiftrain.run.spec import Precision, RunSpec
 
 DATA_ROOT = "<data.root>"  # stands in the paths of sources where data.root is not set; plans need no data
 
+_SCHEDULED = {"slurm": "lumi", "pbs": "hunter"}  # a factory for each launcher that hands jobs to a scheduler
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})")
 
 
@@ -28,8 +30,8 @@ def seconds_of(time: str) -> int | None:
 
 
 def is_queued(spec: RunSpec) -> bool:
-    """Whether the site's scheduler is to start the job. PBS has no launcher, and its jobs are planned all the same."""
-    return spec.launcher.name == "slurm" or spec.factory.scheduler == "pbs"
+    """Whether the site's scheduler is to start the job. The other launchers start ranks here and now."""
+    return spec.launcher.name in ("slurm", "pbs")
 
 
 def chosen_partition(spec: RunSpec) -> str | None:
@@ -61,10 +63,17 @@ def site_problems(spec: RunSpec) -> list[Problem]:
     """What the site would refuse: too many nodes, too long a time, a partition that it lacks."""
     if not is_queued(spec):
         return _local_problems(spec)
-    if spec.factory.scheduler == "none":
-        fits = "launcher=local, or a factory with Slurm, such as factory=lumi"
-        return [Problem("launcher", f"launcher=slurm, but factory {spec.factory.name} has no scheduler", fits)]
+    if spec.factory.scheduler != spec.launcher.name:
+        return [_wrong_scheduler(spec)]
     return _partition_problems(spec)
+
+
+def _wrong_scheduler(spec: RunSpec) -> Problem:
+    name, scheduler = spec.launcher.name, spec.factory.scheduler
+    if scheduler == "none":
+        fits = f"launcher=local, or a factory that has one, such as factory={_SCHEDULED[name]}"
+        return Problem("launcher", f"launcher={name}, but factory {spec.factory.name} has no scheduler", fits)
+    return Problem("launcher", f"launcher={name}, but {spec.factory.name} has {scheduler}", f"launcher={scheduler}")
 
 
 def precision_problems(spec: RunSpec, precision: Precision) -> list[Problem]:
@@ -82,14 +91,18 @@ def launch_problems(spec: RunSpec) -> list[Problem]:
     if factory.status == "announced":
         fits = "plan works; to launch, choose a factory in operation: python -m aiftrain factories"
         problems.append(Problem("factory", f"{factory.name} is announced and takes no jobs yet", fits))
-    if factory.scheduler == "pbs":
-        found = f"{factory.name}: its scheduler is PBS, which aiftrain does not submit to yet"
-        problems.append(Problem("factory", found, "plan works; to launch, choose a factory with Slurm"))
-    elif factory.account_required and not spec.account and is_queued(spec):
+    if factory.account_required and not spec.account and is_queued(spec):
         problems.append(
             Problem("account", f"{factory.name} takes no job without one", "account=<your project's account>")
         )
     return problems
+
+
+def site_warnings(spec: RunSpec) -> Iterator[str]:
+    """What a site would perhaps refuse. The form of accounts is often known from users alone: a warning, no more."""
+    factory, account = spec.factory, spec.account
+    if account and factory.account_pattern and is_queued(spec) and not re.search(factory.account_pattern, account):
+        yield f"account={account}: accounts of {factory.name} are known to look like {factory.account_pattern}"
 
 
 def data_problems(spec: RunSpec) -> list[Problem]:
@@ -102,7 +115,7 @@ def data_problems(spec: RunSpec) -> list[Problem]:
 
 
 def _local_problems(spec: RunSpec) -> list[Problem]:
-    if spec.nodes == 1:
+    if spec.nodes == 1 or spec.launcher.name in ("mpi", "deepspeed"):
         return []
     return [Problem("nodes", f"{spec.nodes}, but launcher=local starts ranks on this machine only", "nodes=1")]
 

@@ -73,7 +73,8 @@ def _most_touched(groups: Groups, parts: list[int]) -> int:
     rise, so only those ranks and the next ones are looked at.
     """
     edges = [[0, *accumulate(group)] for group in groups]
-    ranks = {start // part + step for starts, part in zip(edges, parts, strict=True) for start in starts for step in (0, 1)}
+    first = {start // part for starts, part in zip(edges, parts, strict=True) for start in starts}
+    ranks = first | {rank + 1 for rank in first}
     return max(
         sum(_touched(ends, rank * part, (rank + 1) * part) for ends, part in zip(edges, parts, strict=True))
         for rank in ranks

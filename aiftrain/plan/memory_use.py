@@ -49,6 +49,19 @@ def memory_use(
     return rank.use(max((peak for stage in stages for peak in rank.peaks(stage)), key=attrgetter("total")))
 
 
+def kept_between_passes(
+    model: ModelSpec, layout: ParallelLayout, *, sequence_length: int, precision: str, traits: EngineTraits
+) -> float:
+    """Bytes that autograd holds on the first stage's ranks when all micro-batches in flight went forward.
+
+    Activations, the mask, what the loss keeps where that is the last stage as well, and cast weights.
+    """
+    rank = _Rank(model, layout, sequence_length, precision, traits)
+    loss = rank.loss()[0] if layout.pipeline_parallel == 1 else 0
+    casts = rank.casts(0) if layout.recompute == "none" else 0
+    return rank.activations(0)[0] + rank.mask() + loss + casts
+
+
 class _Peak(NamedTuple):
     """One moment on one stage: bytes of all parts, and of those that come and go."""
 
@@ -105,13 +118,14 @@ class _Rank:
 
     def peaks(self, stage: int) -> Iterator[_Peak]:
         """The moments that may need most: while the loss is taken, when backward begins, and the optimizer's step."""
-        kept, again = self._activations(stage)
-        kept += self._mask()
+        kept, again = self.activations(stage)
+        kept += self.mask()
         last = stage == self.layout.pipeline_parallel - 1
-        held, passing = self._loss() if last else (0.0, 0.0)
-        buffers = self._buffers(stage)
-        yield self._peak(stage, "forward", kept, held + passing, buffers)
-        yield self._peak(stage, "backward", kept + again, held, buffers)
+        held, passing = self.loss() if last else (0.0, 0.0)
+        buffers, casts = self._buffers(stage), self.casts(stage)
+        casts_left = casts if self.layout.recompute == "none" else casts / self.layers
+        yield self._peak(stage, "forward", kept, held + passing, buffers + casts)
+        yield self._peak(stage, "backward", kept + again, held, buffers + casts_left)
         yield self._peak(stage, "optimizer step", 0, 0, self._step_copies(stage))
 
     def _peak(self, stage: int, moment: Moment, activations: float, logits: float, buffers: float) -> _Peak:
@@ -140,14 +154,15 @@ class _Rank:
         sizes, layout = self.sizes, self.layout
         layer = (1 - sizes.expert_share) * sizes.dense_layer + sizes.expert_share * sizes.expert_layer
         experts = self.layers * sizes.expert_share * sizes.experts / layout.expert_parallel
-        ends = self._ends(stage) / (layout.tensor_parallel if self.traits.vocabulary_parallel else 1)
-        return self.layers * layer / layout.tensor_parallel + ends, experts / layout.tensor_parallel
+        outside = self.layers * layer / layout.tensor_parallel + self._own_ends(stage)
+        return outside, experts / layout.tensor_parallel
 
-    def _ends(self, stage: int) -> float:
+    def _own_ends(self, stage: int) -> float:
         """Embedding and output projection. A tied one exists twice where they are on different stages."""
         last = self.layout.pipeline_parallel - 1
         head = 0 if self.model.tie_embeddings and last == 0 else self.sizes.head
-        return (self.sizes.embedding if stage == 0 else 0) + (head if stage == last else 0)
+        ends = (self.sizes.embedding if stage == 0 else 0) + (head if stage == last else 0)
+        return ends / (self.layout.tensor_parallel if self.traits.vocabulary_parallel else 1)
 
     def _states(self, stage: int) -> tuple[float, float, float]:
         """Weights, gradients and optimizer (ZeRO, arXiv 1910.02054, section 3)."""
@@ -167,13 +182,13 @@ class _Rank:
         return self.traits.weights, self.traits.gradients, self.traits.optimizer
 
     def _held(self, stage: int, *, shared_out: bool) -> float:
-        """Parameters of which this rank holds a state. Experts are shared out over the ranks that have the same ones."""
+        """Parameters whose state this rank holds. Experts are shared out over the ranks that have the same ones."""
         outside, experts = self._parameters(stage)
         if not shared_out:
             return outside + experts
         return outside / self.sharers + experts / max(1, self.sharers // self.layout.expert_parallel)
 
-    def _activations(self, stage: int) -> tuple[float, float]:
+    def activations(self, stage: int) -> tuple[float, float]:
         """What all micro-batches in flight keep, and what the backward pass of one layer needs besides."""
         kept = again = 0.0
         for share, layer in self.kinds:
@@ -185,15 +200,18 @@ class _Rank:
         """Layers with one MLP and layers with experts, each with its share of all layers."""
         for experts, share in ((False, 1 - self.sizes.expert_share), (True, self.sizes.expert_share)):
             if share:
-                yield share, LayerActivations(
-                    self.model,
-                    self.layout,
-                    self.traits,
-                    sequence_length=self.length,
-                    element=self.element,
-                    residual=4 if self.fp32_weights else 2,
-                    experts=experts,
-                )
+                yield share, self._layer(experts)
+
+    def _layer(self, experts: bool) -> LayerActivations:
+        return LayerActivations(
+            self.model,
+            self.layout,
+            self.traits,
+            sequence_length=self.length,
+            element=self.element,
+            residual=4 if self.fp32_weights else 2,
+            experts=experts,
+        )
 
     def _layer_passes(self, stage: int) -> float:
         """Layers times micro-batches whose activations one rank holds at the fullest moment.
@@ -208,12 +226,16 @@ class _Rank:
         ahead = 2 * behind + (chunks - 1) * layout.pipeline_parallel + 1
         return self.layers / chunks * min(ahead, chunks * layout.accumulation)
 
-    def _mask(self) -> float:
+    def mask(self) -> float:
+        """Of every pair of tokens: one for all layers, or one each for those with and without a window."""
         if not self.traits.document_mask:
             return 0
-        return self.layout.micro_batch * self.length**2 * self.element
+        model = self.model
+        masks = 2 if model.sliding_window and model.global_every else 1
+        heads = model.num_heads / self.layout.tensor_parallel if model.positions == "alibi" else 1
+        return masks * heads * self.layout.micro_batch * self.length**2 * self.element
 
-    def _loss(self) -> tuple[float, float]:
+    def loss(self) -> tuple[float, float]:
         """What the loss keeps for the backward pass, and what it needs only while it is taken.
 
         A loss taken in chunks makes its gradients at once: they wait in place of the logits.
@@ -221,25 +243,31 @@ class _Rank:
         traits, hidden = self.traits, self.model.hidden_size
         vocabulary = self.model.vocab_size / (self.layout.tensor_parallel if traits.vocabulary_parallel else 1)
         chunk = min(self.tokens, traits.loss_chunk or self.tokens)
-        logits = chunk * vocabulary * traits.logit_bytes * self.element / 2
+        logits = chunk * vocabulary * traits.logit_bytes
         element = 4 if self.fp32_weights else 2
         kept = self.tokens * self.kinds[0][1].norm()
         if traits.loss_chunk is None:
             return kept, logits
         kept += element * hidden * (self.tokens + vocabulary)
-        return kept, logits + hidden * (4 * vocabulary + self.element * self.tokens)
+        passing = 0 if self.fp32_weights else 4 * vocabulary * hidden  # the weight's gradient, summed in fp32
+        if self.autocast:
+            passing += self.element * hidden * (vocabulary + 2 * self.tokens)
+        return kept, logits + passing
+
+    def casts(self, stage: int) -> float:
+        """Copies of the layers' fp32 weights for products in bf16. They outlive the forward pass only where kept."""
+        outside, experts = self._parameters(stage)
+        return self.element * (outside - self._own_ends(stage) + experts) if self.autocast else 0
 
     def _buffers(self, stage: int) -> float:
-        """Buckets of gradients; weights while they are whole; bf16 copies of fp32 weights under autocast."""
+        """Buckets of gradients, and weights while they are whole."""
         traits = self.traits
-        outside, experts = self._parameters(stage)
-        casts = self.element * (outside + experts) if self.autocast else 0
         if self.layout.zero_stage == 0:
-            return casts
+            return 0
         reduced = traits.buckets * traits.bucket_elements * self.element
         if self.layout.zero_stage < traits.weights_from:
-            return casts + reduced
-        return casts + reduced + self._gathered(outside + experts)
+            return reduced
+        return reduced + self._gathered(sum(self._parameters(stage)))
 
     def _gathered(self, parameters: float) -> float:
         """Whole weights of the layers at work, and the gradient of one before it is shared out."""

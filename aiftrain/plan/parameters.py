@@ -80,14 +80,10 @@ def _latent_attention(model: ModelSpec) -> Iterator[_Tensor]:
 def _mlp(model: ModelSpec, width: int) -> Iterator[_Tensor]:
     inner = 2 * width if model.gated else width
     yield from _product(model.hidden_size, inner, bias=model.mlp_bias)
-    yield from _curvatures(model)
-    yield from _product(width, model.hidden_size, bias=model.mlp_bias)
-
-
-def _curvatures(model: ModelSpec) -> Iterator[_Tensor]:
     if model.mlp == "xielu":
         yield 1, False
         yield 1, False
+    yield from _product(width, model.hidden_size, bias=model.mlp_bias)
 
 
 def _experts(model: ModelSpec) -> Iterator[_Tensor]:
@@ -101,6 +97,5 @@ def _experts(model: ModelSpec) -> Iterator[_Tensor]:
     if model.mlp_bias:
         yield moe.num_experts * inner, False
         yield moe.num_experts * hidden, False
-    yield from _curvatures(model)
     if moe.shared_intermediate_size:
         yield from _mlp(model, moe.shared_intermediate_size)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
 
 from aiftrain.plan.cost import Cost, cost
 from aiftrain.plan.memory import CHECKPOINT_BYTES
 from aiftrain.plan.memory_use import MemoryUse
 from aiftrain.plan.room import has_room, memory, what_fits
+from aiftrain.plan.throughput.assumed import assumed_figures
 from aiftrain.plan.throughput.constants import Calibration
 from aiftrain.plan.throughput.layer import UnknownFigure
 from aiftrain.plan.throughput.own import calibration_for
 from aiftrain.plan.throughput.step import Setting, Shape, StepTime, step_time
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.machine import Hardware
 from aiftrain.run.spec import Precision, RunSpec
 
 STACK = "aiftrain"
 STARTUP_SECONDS = 300.0  # assumed: from a job's start to its first step
-_RANGE = 1.64  # standard deviations: nine of ten runs lie inside
 
 
 class Rate(Strict):
@@ -33,6 +33,13 @@ class Rate(Strict):
     flop_share: float | None  # model FLOPs over the data sheet's peak
     parts: dict[str, float]  # share of the step, by what it is spent on
     calibrated: bool  # whether runs of this hardware are behind it
+    own_runs: int  # of the user's, at this site, to which the planner was fitted
+    assumed: tuple[str, ...]  # in the place of figures of the hardware that nobody documents
+
+    @property
+    def well_founded(self) -> bool:
+        """Whether runs of this hardware and documented figures are behind it."""
+        return self.calibrated and not self.assumed
 
 
 class Prediction(Strict):
@@ -51,9 +58,8 @@ class Prediction(Strict):
     def assumptions(self) -> tuple[str, ...]:
         if self.rate is None or self.cost is None:
             return ()
-        runs = "published runs on this hardware" if self.rate.calibrated else "published runs on other hardware"
-        ours = "aiftrain itself was never measured on GPUs and is taken to be as fast as PyTorch FSDP"
-        return (f"the time of a step rests on {runs}; {ours}", *self.cost.assumptions)
+        figures = (f"undocumented: {', '.join(self.rate.assumed)}",) if self.rate.assumed else ()
+        return (_grounds(self.rate), *figures, *self.cost.assumptions)
 
     @property
     def unknowns(self) -> tuple[str, ...]:
@@ -63,6 +69,15 @@ class Prediction(Strict):
     def warnings(self) -> tuple[str, ...]:
         tight = (f"it will probably run out of memory; {self.room}",) if self.room else ()
         return tight + (self.cost.warnings if self.cost else ())
+
+
+def _grounds(rate: Rate) -> str:
+    """What the predicted time of a step rests on."""
+    if rate.own_runs:
+        return f"the time of a step rests on {rate.own_runs} of your own runs here"
+    runs = "published runs on this hardware" if rate.calibrated else "published runs on other hardware"
+    ours = "aiftrain itself was never measured on GPUs and is taken to be as fast as PyTorch FSDP"
+    return f"the time of a step rests on {runs}; {ours}"
 
 
 def predict(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Prediction:
@@ -98,13 +113,12 @@ def _cost(spec: RunSpec, layout: ParallelLayout, seconds_per_step: float) -> Cos
     )
 
 
-def setting_of(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Setting:
+def setting_of(spec: RunSpec, layout: ParallelLayout, precision: Precision, calibration: Calibration) -> Setting:
     """What the time of a step depends on, for our own engine on this run's hardware."""
-    calibration = calibration_for(spec.factory.name)
     return Setting(
         shape=Shape.of(spec.model),
         layout=layout,
-        hardware=spec.hardware,
+        hardware=_as_measured(spec.hardware, layout, calibration.measured_rate(spec.hardware, precision)),
         sequence_length=spec.train.sequence_length,
         precision=precision,
         constants=calibration.constants,
@@ -114,11 +128,10 @@ def setting_of(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> S
 
 def rate(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Rate:
     """Raises UnknownFigure where nobody documents a figure that the time of a step depends on."""
-    setting = setting_of(spec, layout, precision)
-    time = step_time(setting)
     calibration = calibration_for(spec.factory.name)
-    known = spec.hardware.name in calibration.constants.hardware
-    factor = math.exp(_RANGE * _spread(calibration, known))
+    setting = setting_of(spec, layout, precision, calibration)
+    time = step_time(setting)
+    factor = calibration.constants.range_factor(spec.hardware.name)
     return Rate(
         seconds_per_step=time.total,
         low=time.total / factor,
@@ -127,12 +140,21 @@ def rate(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Rate:
         tokens_per_s_per_device=time.tokens_per_s_per_device,
         flop_share=_flop_share(spec, time, precision),
         parts=_parts(time),
-        calibrated=known,
+        calibrated=spec.hardware.name in calibration.constants.hardware,
+        own_runs=calibration.own_runs,
+        assumed=tuple(assumed_figures(setting.hardware, layout.nodes)),
     )
 
 
-def _spread(calibration: Calibration, known: bool) -> float:
-    return calibration.constants.spread if known else calibration.constants.unseen_spread
+def _as_measured(hardware: Hardware, layout: ParallelLayout, rate: float | None) -> Hardware:
+    """The hardware with the rate of products that the user's own runs reached, where its profile states none.
+
+    Ranks that share a CPU share its rate.
+    """
+    if rate is None or hardware.matmul_bf16_tflops is not None:
+        return hardware
+    ranks = max(1.0, layout.ranks_per_node / hardware.devices_per_node)
+    return hardware.model_copy(update={"matmul_bf16_tflops": rate / ranks})
 
 
 def _flop_share(spec: RunSpec, time: StepTime, precision: Precision) -> float | None:

@@ -57,7 +57,9 @@ class Candidate(Strict):
 
     def part_seconds(self) -> dict[str, float]:
         """Seconds of a step, by what they are spent on; none without a rate."""
-        return {name: share * self.rate.seconds_per_step for name, share in self.rate.parts.items()} if self.rate else {}
+        return (
+            {name: share * self.rate.seconds_per_step for name, share in self.rate.parts.items()} if self.rate else {}
+        )
 
 
 def judge(spec: RunSpec, precision: Precision) -> list[Candidate]:
@@ -116,7 +118,7 @@ def _order(spec: RunSpec) -> Callable[[Candidate], tuple[float, ...]]:
             return 2, size
         if candidate.fits and candidate.rate:
             return 0, candidate.rate.seconds_per_step, layout.zero_stage, size
-        changes = (layout.micro_batch != train.micro_batch, layout.zero_stage, layout.recompute != train.recompute)
+        changes = (layout.micro_batch != train.micro_batch, layout.recompute != train.recompute, layout.zero_stage)
         return 1, *changes, RECOMPUTE.index(layout.recompute), size
 
     return key
@@ -134,7 +136,7 @@ def _why(candidate: Candidate, winner: Candidate) -> str:
     before = winner.part_seconds()
     more = {part: seconds - before[part] for part, seconds in candidate.part_seconds().items()}
     part = max(more, key=lambda name: more[name])
-    return f"{_percent(slower)} slower: {_spent(part, candidate, winner)} takes {more[part]:.2g} s more a step"
+    return f"{_slower(slower)}: {_spent(part, candidate, winner)} takes {_seconds(more[part])} more a step"
 
 
 def _spent(part: str, candidate: Candidate, winner: Candidate) -> str:
@@ -146,8 +148,15 @@ def _spent(part: str, candidate: Candidate, winner: Candidate) -> str:
     return _SPENT_ON[part]
 
 
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
+def _slower(share: float) -> str:
+    """`0.7% slower`, `28% slower`, `3.1 times as slow`."""
+    if share >= 1:
+        return f"{1 + share:.1f} times as slow"
+    return f"{share:.0%} slower" if share >= 0.1 else f"{share:.1%} slower"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 def _cannot_share(spec: RunSpec) -> Problem:

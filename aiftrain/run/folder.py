@@ -25,6 +25,7 @@ class RunFolder:
         self.data_json = self.path / "data.json"
         self.deepspeed_json = self.path / "deepspeed.json"
         self.job_sh = self.path / "job.sh"
+        self.jobs = self.path / "jobs.jsonl"
         self.metrics = self.path / "metrics.jsonl"
         self.events = self.path / "events.jsonl"
         self.logs = self.path / "logs"

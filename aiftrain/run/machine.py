@@ -108,7 +108,7 @@ class Rendezvous(Strict):
 
 
 class StorageArea(Strict):
-    """A place for files. `quota_gb` in 10^9 bytes of a project or user; `purge_days` after the last access or change."""
+    """A place for files. `quota_gb` in 10^9 bytes of a project or user; `purge_days` after the last use."""
 
     path: str
     quota_gb: float | None = None

@@ -1,17 +1,19 @@
-"""Who this process is among all ranks, read from the environment its launcher made."""
+"""Who this process is among all ranks, read from the environment its launcher made.
+
+The launchers speak different dialects, and one environment may hold several: mpiexec inside a Slurm job leaves the
+variables of the batch step, or of the step that started its daemons, beside its own. The one that stands nearest to
+the process wins: torchrun and DeepSpeed's runner, then the MPI libraries, then Slurm.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiftrain.errors import UserError
 
-# launcher -> the variables that hold rank, world size, rank on the node, ranks on the node
-_DIALECTS: dict[str, tuple[str, str, str, str]] = {
-    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-    "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
-}
+MPI_LAUNCHERS = ("openmpi", "pals", "mpich")  # whose ranks an MPI library joins
 
 
 @dataclass(frozen=True)
@@ -25,25 +27,96 @@ class Rank:
     launcher: str = "none"
 
 
+@dataclass(frozen=True)
+class _Dialect:
+    """Variables that hold rank, world size, rank on the node and ranks on the node; of several, the first that is set.
+
+    `applies` looks at an environment where the rank's variable is there, and says whether this launcher put it there.
+    """
+
+    launcher: str
+    rank: str
+    world_size: tuple[str, ...]
+    local_rank: tuple[str, ...]
+    local_size: tuple[str, ...]
+    applies: Callable[[Mapping[str, str]], bool] = lambda environ: True
+
+
+def _not_of_srun(environ: Mapping[str, str]) -> bool:
+    """srun --mpi=pmi2 sets PMI_RANK too, but nothing about the node: then Slurm's own variables say more."""
+    speaks_of_node = "MPI_LOCALRANKID" in environ or "PMI_LOCAL_RANK" in environ
+    return speaks_of_node or environ.get("SLURM_PROCID") != environ["PMI_RANK"]
+
+
+_SLURM_LOCAL_SIZE = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE")
+_DIALECTS = (
+    _Dialect("deepspeed", "RANK", ("WORLD_SIZE",), ("LOCAL_RANK",), ("LOCAL_SIZE",), lambda e: "CROSS_SIZE" in e),
+    _Dialect("torchrun", "RANK", ("WORLD_SIZE",), ("LOCAL_RANK",), ("LOCAL_WORLD_SIZE",)),
+    _Dialect(
+        "openmpi",
+        "OMPI_COMM_WORLD_RANK",
+        ("OMPI_COMM_WORLD_SIZE",),
+        ("OMPI_COMM_WORLD_LOCAL_RANK",),
+        ("OMPI_COMM_WORLD_LOCAL_SIZE",),
+    ),
+    # HPE's mpiexec on Cray machines; how many ranks there are only PMI says
+    _Dialect(
+        "pals",
+        "PALS_RANKID",
+        ("PMI_SIZE",),
+        ("PALS_LOCAL_RANKID", "PMI_LOCAL_RANK"),
+        ("PALS_LOCAL_SIZE", "PMI_LOCAL_SIZE"),
+    ),
+    # MPICH and Intel MPI say MPI_LOCAL*, Cray's srun PMI_LOCAL_*
+    _Dialect(
+        "mpich",
+        "PMI_RANK",
+        ("PMI_SIZE",),
+        ("MPI_LOCALRANKID", "PMI_LOCAL_RANK"),
+        ("MPI_LOCALNRANKS", "PMI_LOCAL_SIZE"),
+        _not_of_srun,
+    ),
+    _Dialect("slurm", "SLURM_PROCID", ("SLURM_NTASKS",), ("SLURM_LOCALID",), _SLURM_LOCAL_SIZE),
+)
+
+
 def read_rank(environ: Mapping[str, str]) -> Rank:
     """The rank this environment describes; a lone process where no launcher speaks.
 
-    Raises UserError where a launcher's variables are there but incomplete or no numbers.
+    Raises UserError where a launcher's variables are there but incomplete, no numbers, or contradict each other.
     """
-    for launcher, names in _DIALECTS.items():
-        if names[0] in environ:
-            return _read(environ, launcher, names)
+    for dialect in _DIALECTS:
+        if dialect.rank in environ and dialect.applies(environ):
+            return _read(environ, dialect)
     return Rank()
 
 
-def _read(environ: Mapping[str, str], launcher: str, names: tuple[str, str, str, str]) -> Rank:
-    values = []
-    for name in names:
-        text = environ.get(name, "")
-        if not text.isdigit():
-            raise UserError(f"{launcher} set {names[0]}={environ[names[0]]} but {name} is {text!r}, not a number")
-        values.append(int(text))
-    rank, world, local_rank, local_size = values
-    if not (rank < world and local_rank < local_size):
-        raise UserError(f"{launcher} calls this rank {rank} of {world}, {local_rank} of {local_size} on its node")
-    return Rank(rank, world, local_rank, local_size, launcher)
+def _read(environ: Mapping[str, str], dialect: _Dialect) -> Rank:
+    names = ((dialect.rank,), dialect.world_size, dialect.local_rank, dialect.local_size)
+    rank, world, local_rank, local_size = (_number(environ, dialect, alternatives) for alternatives in names)
+    if not (rank < world and local_rank < local_size <= world):
+        raise UserError(
+            f"{dialect.launcher} calls this rank {rank} of {world}, {local_rank} of {local_size} on its node, which "
+            f"cannot be: look where {dialect.rank} and its likes are set besides by the launcher"
+        )
+    return Rank(rank, world, local_rank, local_size, dialect.launcher)
+
+
+def _number(environ: Mapping[str, str], dialect: _Dialect, names: tuple[str, ...]) -> int:
+    name = next((name for name in names if name in environ), names[0])
+    text = environ.get(name, "")
+    if name.endswith("TASKS_PER_NODE"):
+        text = _of_this_node(text, environ.get("SLURM_NODEID", "0"))
+    if not (text.isascii() and text.isdigit()):
+        raise UserError(
+            f"{dialect.launcher} set {dialect.rank}={environ[dialect.rank]} but {' or '.join(names)} is {text!r}, "
+            f"not a number; if {dialect.launcher} did not start this process, unset {dialect.rank}"
+        )
+    return int(text)
+
+
+def _of_this_node(tasks: str, node: str) -> str:
+    """Slurm's list of tasks a node, such as `4(x2),3` for 4, 4 and 3; the entry of node number `node`."""
+    entries = re.findall(r"(\d+)(?:\(x(\d+)\))?(?:,|$)", tasks)
+    counts = [count for count, times in entries for _ in range(int(times or 1))]
+    return counts[int(node)] if node.isdigit() and int(node) < len(counts) else tasks

@@ -35,7 +35,7 @@ Recompute = Literal["none", "selective", "full"]
 
 
 class ParallelSpec(Strict):
-    """The strategy that was asked for. ZeRO stage 0 is plain data parallelism; None leaves the layout to the planner."""
+    """The strategy that was asked for. ZeRO stage 0 is plain data parallelism; None: the planner decides."""
 
     name: str
     zero_stage: int | None = Field(0, ge=0, le=3)
@@ -135,10 +135,15 @@ class TrackingSpec(Strict):
 class LauncherSpec(Strict):
     """What starts the ranks, and how many a node gets (None: one a device)."""
 
-    name: Literal["local", "slurm"]
+    name: Literal["local", "slurm", "pbs", "mpi", "deepspeed"]
     ranks_per_node: int | None = Field(None, ge=1)
     partition: str | None = None
     qos: str | None = None  # the quality of service; None: the one that the partition names
+    style: Literal["task-per-device", "task-per-node"] = "task-per-device"  # of srun; a node's one task is torchrun
+    python: str | None = None  # the ranks' Python; None: this one or, in a container, its python3
+    hostfile: str | None = None  # of mpi and deepspeed: the nodes, one a line; None: this machine, or the allocation's
+    mpiexec: str = "mpiexec"  # of mpi: what starts the ranks, in shell words, such as `srun --mpi=pmix`
+    confirm_above: float | None = Field(100.0, ge=0)  # node-hours of one job that are not submitted without a yes
     extra: tuple[str, ...] = ()  # options for the scheduler, verbatim
 
 

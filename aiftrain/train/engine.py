@@ -16,7 +16,7 @@ from torch import Tensor
 from aiftrain.data.batches import Batch
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import Execution, ParallelLayout
-from aiftrain.run.spec import RunSpec
+from aiftrain.run.spec import Recompute, RunSpec
 from aiftrain.train import fragments, loss
 from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.model import Decoder, decayed_and_not, full_shapes, initialise
@@ -37,7 +37,7 @@ class Engine:
         self._max_norm = spec.optimizer.grad_clip or math.inf
         model = _build(spec, self.layout, config, device)
         if spec.train.compile:
-            _compile(model)
+            _compile(model, spec.train.recompute)
         self._engine: Any = deepspeed.initialize(
             model=model, optimizer=_optimizer(spec, model, device), config=config, dist_init_required=False
         )[0]
@@ -143,8 +143,14 @@ def _optimizer(spec: RunSpec, model: Decoder, device: torch.device) -> torch.opt
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
 
 
-def _compile(model: Decoder) -> None:
-    """Compile one layer and use it for all: their code is the same, so the wait is one layer's."""
-    for layer in model.layers:
-        layer.compile()
+def _compile(model: Decoder, recompute: Recompute) -> None:
+    """Compile one layer and use it for all: their code is the same, so the wait is one layer's.
+
+    To selective recomputation a compiled layer would be a single operator; there the two are compiled together.
+    """
+    if recompute == "selective":
+        model.run_layer = torch.compile(model.run_layer)
+    else:
+        for layer in model.layers:
+            layer.compile()
     loss.loss_and_gradient = torch.compile(loss.loss_and_gradient)

@@ -32,9 +32,13 @@ def make_masks(spec: ModelSpec, x: Tensor, documents: Tensor | None) -> Masks:
     autocast = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if autocast else x.dtype
     slopes = alibi(spec.num_heads, length, device).to(dtype) if spec.positions == "alibi" else None
-    whole = document_mask(documents, dtype)
-    window = document_mask(documents, dtype, spec.sliding_window) if windowed else whole
-    return Masks(*(mask if slopes is None else mask + slopes for mask in (whole, window)))
+    whole = _with_slopes(document_mask(documents, dtype), slopes)
+    window = _with_slopes(document_mask(documents, dtype, spec.sliding_window), slopes) if windowed else whole
+    return Masks(whole, window)
+
+
+def _with_slopes(mask: Tensor, slopes: Tensor | None) -> Tensor:
+    return mask if slopes is None else mask + slopes
 
 
 def document_mask(documents: Tensor, dtype: torch.dtype, window: int | None = None) -> Tensor:

@@ -36,7 +36,7 @@ _DEAR = frozenset(
 
 
 def runner(mode: Recompute) -> Run:
-    """How the decoder calls its layers under `mode`. Without gradients nothing is kept, so nothing needs computing again."""
+    """How the decoder calls its layers under `mode`. Without gradients nothing is kept or computed again."""
     if mode == "none":
         return _plain
     contexts = _selective_contexts if mode == "selective" else noop_context_fn

@@ -13,26 +13,26 @@ import torch.distributed as dist
 
 from aiftrain.errors import UserError
 from aiftrain.run.layout import ParallelLayout
-from aiftrain.run.machine import Hardware
-from aiftrain.run.rank import Rank
+from aiftrain.run.machine import Hardware, Rendezvous
+from aiftrain.run.rank import MPI_LAUNCHERS, Rank
+from aiftrain.train.mpi import meeting_point
 
 T = TypeVar("T")
 
+_HOST_NAME = Rendezvous()
 TIMEOUT = timedelta(minutes=10)  # a collective that waits longer has lost a rank
 
 
-def meet(rank: Rank, layout: ParallelLayout, hardware: Hardware) -> torch.device:
+def meet(rank: Rank, layout: ParallelLayout, hardware: Hardware, rule: Rendezvous = _HOST_NAME) -> torch.device:
     """Join the process group and give the device that this rank owns.
 
+    `rule` says which address of rank 0's node the others use, where the launcher named none in MASTER_ADDR.
     Raises UserError where the world that came up is not the planned one, before anything is allocated.
     """
     if rank.world_size != layout.world_size:
-        raise UserError(
-            f"the plan is for {layout.world_size} ranks ({layout.nodes} nodes of {layout.ranks_per_node}), "
-            f"but {rank.launcher} started {rank.world_size}: start {layout.world_size}, or plan for {rank.world_size}"
-        )
+        raise UserError(_other_world(rank, layout))
     device = _device(rank, hardware)
-    _complete_environment(rank)
+    _complete_environment(rank, rule)
     # An extension for inference that DeepSpeed would compile at every first start on a CPU: a machine without a
     # compiler fails there, and a start killed meanwhile leaves a lock that all later ones wait for.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -76,8 +76,25 @@ def _device(rank: Rank, hardware: Hardware) -> torch.device:
     return device
 
 
-def _complete_environment(rank: Rank) -> None:
+def _other_world(rank: Rank, layout: ParallelLayout) -> str:
+    plan = f"the plan is for {layout.world_size} ranks ({layout.nodes} nodes of {layout.ranks_per_node})"
+    if rank.launcher == "none":
+        return f"{plan}, but this process is alone: start it under torchrun, srun or mpiexec, or with `aiftrain launch`"
+    if rank.world_size == 1:
+        return (
+            f"{plan}, but {rank.launcher} calls this process a world of its own: if there are {layout.world_size} of "
+            "them, whoever started them is not the MPI that they ask (srun --mpi=list shows what srun speaks; "
+            "mpiexec and mpi4py must be of one MPI)"
+        )
+    ways = f"start {layout.world_size}, or plan for {rank.world_size}"
+    return f"{plan}, but {rank.launcher} started {rank.world_size}: {ways}"
+
+
+def _complete_environment(rank: Rank, rule: Rendezvous) -> None:
     """DeepSpeed and torch read these names, whoever the launcher is."""
+    if "MASTER_ADDR" not in os.environ and rank.launcher in MPI_LAUNCHERS:
+        host, port = meeting_point(rank, rule)
+        os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29500")
     os.environ |= {

@@ -32,7 +32,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     lock = RunLock(folder.lock)
     if rank.rank == 0:
         lock.acquire()
-    device = meet(rank, execution.layout, spec.hardware)
+    device = meet(rank, execution.layout, spec.hardware, spec.factory.rendezvous)
     seed_everything(spec.seed, rank.rank, spec.train.deterministic)
     tracker = Tracker(folder, spec, rank, attempt)
     measured = _matmul_flops(spec, execution, device)

@@ -20,8 +20,10 @@ from tests.cli.program import ROOT
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("aiftrain pl", ["plan"]),
-        ("python -m aiftrain pl", ["plan"]),
+        ("aiftrain pl", ["plan", "plan."]),
+        ("aiftrain plan --comp", ["--compare"]),
+        ("aiftrain launch --comp", []),
+        ("python -m aiftrain pl", ["plan", "plan."]),
         ("python -m aiftrain plan recipe=smo", ["recipe=smoke", "recipe=smoke-eu"]),
         ("aiftrain plan recipe=smoke,smoke-", ["recipe=smoke,smoke-eu"]),
         (

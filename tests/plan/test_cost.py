@@ -44,7 +44,8 @@ def test_a_slower_prediction_costs_more_of_everything_but_the_compute() -> None:
     quick, slow = priced(resolve(SEVEN), 15.0), priced(resolve(SEVEN), 18.0)
     assert quick.calendar.days < slow.calendar.days
     assert quick.bill.units and slow.bill.units and quick.bill.units < slow.bill.units
-    assert quick.energy.node and slow.energy.node and quick.energy.node.expected < slow.energy.node.expected
+    assert quick.energy.device and slow.energy.device
+    assert quick.energy.device.expected < slow.energy.device.expected
     assert quick.compute.architecture == slow.compute.architecture
 
 

@@ -58,9 +58,7 @@ class Nursery:
             [sys.executable, str(NURSERY)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
-    def start(
-        self, folder: RunFolder, world: int, *, program: str = "aiftrain.train.__main__", **env: str
-    ) -> Ranks:
+    def start(self, folder: RunFolder, world: int, *, program: str = "aiftrain.train.__main__", **env: str) -> Ranks:
         """Start the run's ranks as the launcher would, or another program's in their place."""
         attempt = folder.last_attempt() + 1
         folder.attempt_logs(attempt).mkdir(parents=True)

@@ -81,10 +81,13 @@ def _others(deepspeed: Any) -> Iterator[Tensor]:
     buffers = {buffer.untyped_storage().data_ptr() for buffer in [*deepspeed.module.buffers(), *_buckets(deepspeed)]}
     for thing in gc.get_objects():
         if type(thing) in (Tensor, torch.nn.Parameter):
-            for tensor in (thing, thing.grad if thing.is_leaf else None):
-                if tensor is not None and tensor.is_floating_point():
-                    if tensor.device.type != "meta" and tensor.untyped_storage().data_ptr() not in buffers:
-                        yield tensor
+            tensors = (thing, thing.grad if thing.is_leaf else None)
+            yield from (tensor for tensor in tensors if tensor is not None and _is_held(tensor, buffers))
+
+
+def _is_held(tensor: Tensor, buffers: set[int]) -> bool:
+    real = tensor.is_floating_point() and tensor.device.type != "meta"
+    return real and tensor.untyped_storage().data_ptr() not in buffers
 
 
 def _buckets(deepspeed: Any) -> Iterator[Tensor]:

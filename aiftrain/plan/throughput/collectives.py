@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 
 from aiftrain.plan.throughput.constants import Constants, Stack
-from aiftrain.plan.throughput.layer import UnknownFigure
 from aiftrain.run.machine import Hardware
 
+ASSUMED_NEAR = 64.0  # GB/s: the least that a node with several devices has, PCIe 5 with 16 lanes
+ASSUMED_FAR = 12.5  # GB/s: what LUMI, Leonardo and Deucalion give a device, the least of Europe's large machines
 _NEAR_HOP = 0.25  # a hop inside the node, of one across nodes
 
 
@@ -23,17 +24,14 @@ class Links:
 
     @classmethod
     def of(cls, hardware: Hardware, nodes: int, constants: Constants, stack: Stack) -> Links:
-        """The links as a job on `nodes` nodes has them. Raises UnknownFigure."""
-        near, far = hardware.intra_node_gb_per_s, hardware.inter_node_gb_per_s
-        if near is None and hardware.devices_per_node > 1:
-            raise UnknownFigure(hardware, "intra_node_gb_per_s")
-        if far is None and nodes > 1:
-            raise UnknownFigure(hardware, "inter_node_gb_per_s")
+        """The links as a job on `nodes` nodes has them, assumed where nobody documents them."""
+        near = hardware.intra_node_gb_per_s or (ASSUMED_NEAR if hardware.devices_per_node > 1 else math.inf)
+        far = hardware.inter_node_gb_per_s or (ASSUMED_FAR if nodes > 1 else math.inf)
         slower = constants.talks.get(stack.name, 1.0)
         return cls(
             domain=hardware.fast_domain or hardware.devices_per_node,
-            near=(near or math.inf) * 1e9 * constants.link_share / slower,
-            far=(far or math.inf) * 1e9 * constants.net_share * nodes**-constants.net_fall / slower,
+            near=near * 1e9 * constants.link_share / slower,
+            far=far * 1e9 * constants.net_share * nodes**-constants.net_fall / slower,
             hop=constants.hop_seconds * slower,
         )
 

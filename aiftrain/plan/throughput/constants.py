@@ -11,8 +11,10 @@ from pydantic import Field
 
 from aiftrain.plan.groups import read_yaml
 from aiftrain.run.base import Strict
+from aiftrain.run.machine import Hardware
 from aiftrain.shipped import conf_dir
 
+MatmulRates = dict[str, dict[str, float]]  # TFLOP/s of one device, by hardware and precision
 Attention = Literal["flash", "flash-ampere", "flash-1", "fused-softmax", "unfused"]
 
 _NINE_OF_TEN = 1.64  # standard deviations
@@ -47,7 +49,7 @@ class Constants(Strict):
     data_overlap: float = 3.0  # p of data-parallel traffic and computation
     expert_overlap: float = 1.2  # p of the all-to-all and computation
     expert_share: float = 0.8  # of the matmul rate that the many small products of experts reach
-    layer_seconds: float = 2e-4  # a layer's launches, forward and backward
+    layer_seconds: float = 2e-3  # a layer's launches, forward and backward, from Python
     step_seconds: float = 5e-3  # of one optimizer step, whatever the size
     straggle: float = 0.004  # lost to the slowest, for every doubling of the nodes
     hardware: dict[str, float] = {}  # matmul rate of this hardware in training, over what the profile promises
@@ -56,9 +58,13 @@ class Constants(Strict):
     spread: float = 0.1  # standard deviation of ln(measured / predicted) ...
     unseen_spread: float = 0.17  # ... and on hardware of which no run was fitted
 
+    def spread_on(self, hardware: str) -> float:
+        """Standard deviation of ln(measured / predicted) there."""
+        return self.spread if hardware in self.hardware else self.unseen_spread
+
     def range_factor(self, hardware: str) -> float:
         """Nine of ten runs on this hardware are expected within this factor of what is predicted."""
-        return math.exp(_NINE_OF_TEN * (self.spread if hardware in self.hardware else self.unseen_spread))
+        return math.exp(_NINE_OF_TEN * self.spread_on(hardware))
 
 
 class Variant(Strict):
@@ -76,7 +82,9 @@ class Stack(Strict):
     pattern: str  # a regular expression on what a table of results calls it
     attention: Attention = "flash"
     eager: float = Field(1.0, gt=0)  # memory traffic over that of fused kernels
+    launches: float = Field(1.0, gt=0)  # of kernels, over those of a layer written in PyTorch
     gradient_bytes: int = 2  # a parameter, as they travel
+    vocabulary: int | None = None  # where a table states none, whatever the model's is
     zero_stage: int = Field(0, ge=0, le=3)  # where a table states none; Megatron's distributed optimizer is stage 1
     interleaves: bool = False  # a pipeline whose schedule is not stated is interleaved, one layer at a time
     sequence_parallel: bool = False  # where a table does not say
@@ -92,16 +100,25 @@ class Stack(Strict):
 
 
 class Calibration(Strict):
-    """conf/throughput.yaml: the constants, the software, and where they were fitted."""
+    """conf/throughput.yaml: the constants, the software, and where they were fitted.
+
+    `own_runs` of the user's may have changed them; what those measured stands in where a profile has no rate.
+    """
 
     source: str
     date: str
     constants: Constants
     stacks: tuple[Stack, ...]
+    measured: MatmulRates = {}
+    own_runs: int = 0
 
     def stack(self, name: str) -> Stack:
         """The software called `name` in a table; the first pattern that is found in it."""
         return next(stack for stack in self.stacks if re.search(stack.pattern, name, re.IGNORECASE))
+
+    def measured_rate(self, hardware: Hardware, precision: str) -> float | None:
+        """TFLOP/s of one device, as the user's own runs measured it; on CPUs at this precision, elsewhere at bf16."""
+        return self.measured.get(hardware.name, {}).get(precision if hardware.is_cpu else "bf16")
 
     def named(self, name: str) -> Stack:
         """The software of that name."""

@@ -10,10 +10,10 @@ from aiftrain.run.machine import Hardware
 from aiftrain.run.model import ModelSpec
 
 _REFERENCE_TFLOPS = 271.0  # the device on which `tile` is stated: an A100
-_BYTES = 2  # of an activation
 _FULL_HEAD = 128  # dimensions of a head that keep the matrix units busy
 _UNMEASURED_SHARE = 0.73  # of a data sheet's rate: the least that was measured of A100, H100, GH200, B200 and GB200
-_BYTES_A_GFLOP = 4.0  # GB/s a TFLOP/s of products: the least of A100, H100, GH200 and GB200
+_UNMEASURED_BANDWIDTH = 4.0  # GB/s a TFLOP/s of products: the least of A100, H100, GH200 and GB200 ...
+_CPU_BANDWIDTH = 200.0  # ... and about what server processors have in fp32
 
 
 class UnknownFigure(Exception):
@@ -34,12 +34,13 @@ class Device:
     tile: float
     stream: float  # memory traffic of products, which read and write once
     cast: float  # bytes that each input of a product costs besides
+    element: int  # bytes of an activation
 
     @classmethod
     def of(cls, hardware: Hardware, precision: str, constants: Constants, stack: Stack) -> Device:
         """Raises UnknownFigure."""
         rate = matmul_tflops(hardware)
-        memory = hardware.memory_gb_per_s or rate * _BYTES_A_GFLOP
+        memory = memory_gb_per_s(hardware)
         bf16 = rate * 1e12 * constants.matmul_share * constants.hardware.get(hardware.name, 1.0)
         bf16 /= constants.stacks.get(stack.name, 1.0)
         linear = bf16 * gain(hardware, precision, constants)
@@ -48,17 +49,18 @@ class Device:
         return cls(
             linear=linear,
             experts=linear * constants.expert_share,
-            attention=bf16 * _attention_share(hardware, constants, stack),
+            attention=min(bf16, linear) * _attention_share(hardware, constants, stack),
             memory=bandwidth / (constants.traffic * stack.eager),
             tile=constants.tile * (rate / _REFERENCE_TFLOPS) ** 0.5,
             stream=bandwidth,
             cast=constants.cast_bytes if linear > bf16 else 0.0,
+            element=element_bytes(precision),
         )
 
     def product(self, m: float, n: float, k: float, rate: float | None = None) -> float:
         """Seconds of one product of [m, k] with [k, n]."""
         waste = (1 + self.tile / m) * (1 + self.tile / n) * (1 + self.tile / k)
-        moved = _BYTES * (m * k + k * n + m * n) + self.cast * (m * k + k * n)
+        moved = self.element * (m * k + k * n + m * n) + self.cast * (m * k + k * n)
         return 2.0 * m * n * k * waste / (rate or self.linear) + moved / self.stream
 
 
@@ -66,9 +68,21 @@ def matmul_tflops(hardware: Hardware) -> float:
     """The best measured rate, or where nobody measured a share of the data sheet's. Raises UnknownFigure."""
     if hardware.matmul_bf16_tflops is not None:
         return hardware.matmul_bf16_tflops
-    if hardware.peak_bf16_tflops is None:
-        raise UnknownFigure(hardware, "peak_bf16_tflops")
-    return _UNMEASURED_SHARE * hardware.peak_bf16_tflops
+    peak = hardware.peak_bf16_tflops or (None if hardware.bf16 else hardware.peak_fp16_tflops)
+    if peak is None:
+        raise UnknownFigure(hardware, "matmul_bf16_tflops" if hardware.is_cpu else "peak_bf16_tflops")
+    return _UNMEASURED_SHARE * peak
+
+
+def memory_gb_per_s(hardware: Hardware) -> float:
+    """The documented bandwidth of a device's memory, or one that fits its matmul rate. Raises UnknownFigure."""
+    each = _CPU_BANDWIDTH if hardware.is_cpu else _UNMEASURED_BANDWIDTH
+    return hardware.memory_gb_per_s or matmul_tflops(hardware) * each
+
+
+def element_bytes(precision: str) -> int:
+    """Of an activation, and of a weight as it travels."""
+    return 4 if precision in ("fp32", "tf32") else 2
 
 
 def _attention_share(hardware: Hardware, constants: Constants, stack: Stack) -> float:
@@ -82,13 +96,24 @@ def _attention_share(hardware: Hardware, constants: Constants, stack: Stack) -> 
 
 
 def gain(hardware: Hardware, precision: str, constants: Constants) -> float:
-    """How much faster than bf16 the products of linear layers are."""
+    """How much faster than 16-bit ones the products of linear layers are."""
     peak, fp8 = hardware.peak_bf16_tflops, hardware.peak_fp8_tflops
     if "fp8" in precision and peak and fp8:
         return 1 + (fp8 / peak - 1) * constants.fp8_share
     if "fp4" in precision and peak and fp8:
         return 1 + (2 * fp8 / peak - 1) * constants.fp4_share
-    return 0.5 if precision == "fp32" else 1.0
+    if precision == "tf32":
+        return 0.5  # by the data sheets of A100, H100 and B200
+    return _fp32_share(hardware) if precision == "fp32" else 1.0
+
+
+def _fp32_share(hardware: Hardware) -> float:
+    """The rate of fp32 products over that of 16-bit ones, by the data sheets; a CPU's rate is that of its precision."""
+    if hardware.is_cpu:
+        return 1.0
+    if hardware.kind == "rocm":
+        return 1 / 8 if hardware.peak_fp8_tflops else 1 / 4  # MI300: 163 of 1,307; MI250X: 95.7 of 383
+    return 1 / 16 if hardware.bf16 else 1 / 8  # A100: 19.5 of 312, without TF32; V100: 15.7 of 125
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +139,15 @@ def layer_time(
     tensor = layout.tensor_parallel
     tokens = layout.micro_batch * length / layout.context_parallel
     linear = _attention_products(model, tokens, tensor, device)
-    linear += _expert_products(model, layout, tokens, device) if experts else _mlp(
-        model, tokens, model.intermediate_size / tensor, device
-    )
+    if experts:
+        linear += _expert_products(model, layout, tokens, device)
+    else:
+        linear += _mlp(model, tokens, model.intermediate_size / tensor, device)
     mixing = _mixing(model, tokens, length, tensor, device, window=window)
     passes = {"fused-softmax": constants.score_passes, "unfused": constants.unfused_passes}.get(stack.attention, 0.0)
     flash = passes == 0.0
-    scores = passes * _BYTES * tokens * length * model.num_heads / tensor / device.stream
-    moved = _traffic(model, layout, tokens, experts=experts) / device.memory
+    scores = passes * device.element * tokens * length * model.num_heads / tensor / device.stream
+    moved = device.element * _traffic(model, layout, tokens, experts=experts) / device.memory
     forward = linear + mixing + moved + scores
     # The backward pass has two products for each of the forward; attention in one kernel computes its scores again.
     backward = 2 * linear + (2.5 if flash else 2.0) * mixing + 2 * moved + 2 * scores
@@ -165,9 +191,7 @@ def _expert_products(model: ModelSpec, layout: ParallelLayout, tokens: float, de
     return time
 
 
-def _mixing(
-    model: ModelSpec, tokens: float, length: int, tensor: int, device: Device, *, window: bool
-) -> float:
+def _mixing(model: ModelSpec, tokens: float, length: int, tensor: int, device: Device, *, window: bool) -> float:
     """Scores and weighted values, causal: half of the square, or a band of it."""
     reach = min(model.sliding_window or length, length) if window else length
     context = reach - reach**2 / (2 * length)
@@ -176,7 +200,7 @@ def _mixing(
 
 
 def _traffic(model: ModelSpec, layout: ParallelLayout, tokens: float, *, experts: bool) -> float:
-    """Least bytes that norms, residuals, rotary embedding and the MLP's activation move in the forward pass."""
+    """Least elements that norms, residuals, rotary embedding and the MLP's activation move in the forward pass."""
     tensor = layout.tensor_parallel
     split = tensor if layout.sequence_parallel else 1
     residual = 10 * model.hidden_size / split  # two norms: 2 each; two residuals: 3 each
@@ -188,4 +212,4 @@ def _traffic(model: ModelSpec, layout: ParallelLayout, tokens: float, *, experts
         width = moe.experts_per_token * moe.expert_intermediate_size + moe.shared_intermediate_size
         residual += 4 * moe.experts_per_token * model.hidden_size / tensor  # sent out and brought together again
     activation = (3 if model.gated else 2) * width / tensor
-    return _BYTES * tokens * (residual + rotary + activation)
+    return tokens * (residual + rotary + activation)

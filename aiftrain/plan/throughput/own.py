@@ -1,4 +1,4 @@
-"""The user's own calibration: constants fitted to runs at one site, on top of the shipped ones."""
+"""The user's own calibration: what runs at one site say of its machines, on top of the shipped constants."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from aiftrain.errors import UserError
+from aiftrain.errors import MachineError, UserError
 from aiftrain.plan.groups import read_yaml
-from aiftrain.plan.throughput.constants import Calibration, shipped
+from aiftrain.plan.throughput.constants import Calibration, MatmulRates, shipped
 from aiftrain.plan.throughput.fit import FACTORS
 from aiftrain.run.base import Strict
+from aiftrain.run.durable import replace_text
 
 
 class OwnCalibration(Strict):
@@ -24,7 +25,7 @@ class OwnCalibration(Strict):
     hardware: dict[str, float] = {}
     stacks: dict[str, float] = {}
     talks: dict[str, float] = {}
-    matmul_bf16_tflops: dict[str, float] = {}  # measured at the start of runs, where no profile states it
+    matmul_tflops: MatmulRates = {}
     spread: float
 
 
@@ -37,12 +38,15 @@ def folder() -> Path:
 def calibration_for(factory: str) -> Calibration:
     """The shipped calibration, with what the user fitted at that site. Raises UserError where that file is damaged."""
     own = read(factory)
-    calibration = shipped()
-    if own is None:
-        return calibration
+    return shipped() if own is None else with_own(shipped(), own)
+
+
+def with_own(calibration: Calibration, own: OwnCalibration) -> Calibration:
+    """`calibration` with the user's own factors and rates in place of its own."""
     factors = {name: getattr(calibration.constants, name) | getattr(own, name) for name in FACTORS}
     constants = calibration.constants.model_copy(update={**factors, "spread": own.spread})
-    return calibration.model_copy(update={"constants": constants})
+    changes = {"constants": constants, "measured": own.matmul_tflops, "own_runs": len(own.runs), "date": own.date}
+    return calibration.model_copy(update=changes)
 
 
 def read(factory: str) -> OwnCalibration | None:
@@ -57,8 +61,11 @@ def read(factory: str) -> OwnCalibration | None:
 
 
 def write(factory: str, own: OwnCalibration) -> Path:
-    """Keep a site's calibration; gives the file."""
+    """Keep a site's calibration; gives the file. Raises MachineError where it cannot be written."""
     file = folder() / f"{factory}.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(own.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(file, yaml.safe_dump(own.model_dump(mode="json"), sort_keys=False))
+    except OSError as error:
+        raise MachineError(f"cannot write {file}: {error.strerror}") from error
     return file

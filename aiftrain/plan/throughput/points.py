@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from aiftrain.plan.engine_traits import EngineTraits
 from aiftrain.plan.groups import Groups
+from aiftrain.plan.published_traits import traits_of
 from aiftrain.plan.shapes import find
 from aiftrain.plan.throughput.constants import Calibration, Stack
 from aiftrain.plan.throughput.step import Setting, Shape
@@ -43,6 +45,7 @@ class Point:
 
     id: str
     setting: Setting
+    traits: EngineTraits
     assumed: tuple[str, ...]
     states_recompute: bool
     states_zero: bool
@@ -52,24 +55,25 @@ def point_of(row: Mapping[str, str], calibration: Calibration) -> Point:
     """What a row describes. Raises CannotSay."""
     cells = Cells(row)
     hardware = hardware_of(cells.text("hardware"))
+    stack = calibration.stack(cells.text("software")).with_notes(cells.text("notes"))
     try:
-        model = _model(cells)
+        model = _model(cells, stack)
     except ValidationError as error:
         raise CannotSay(f"the shape cannot be: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
     length = cells.whole("seq") or cells.assume("sequences of 4,096 tokens", 4096)
-    stack = calibration.stack(cells.text("software")).with_notes(cells.text("notes"))
     setting = Setting(
         shape=Shape.of(model),
         layout=_layout(cells, hardware, model, length, stack),
         hardware=hardware,
         sequence_length=length,
-        precision=cells.text("precision").lower() or "bf16",
+        precision=_precision(cells, hardware),
         constants=calibration.constants,
         stack=stack,
     )
     return Point(
         cells.text("id"),
         setting,
+        traits_of(cells.text("software"), cells.text("notes")),
         tuple(cells.assumed),
         states_recompute=_recompute(cells.text("recompute")) is not None,
         states_zero=bool(cells.text("zero")),
@@ -92,21 +96,34 @@ def _clusters() -> list[dict[str, Any]]:
     return clusters
 
 
-def _model(cells: Cells) -> ModelSpec:
+def _model(cells: Cells, stack: Stack) -> ModelSpec:
     """The shape that a row states, else that of the model it names. Raises CannotSay."""
     name = cells.text("model")
     if _NO_PRETRAINING.search(name):
         raise CannotSay("adapters are trained here, not the model")
     known = find(name)
+    vocabulary = cells.whole("vocab") or stack.vocabulary
     layers, hidden, heads = (cells.whole(key) for key in ("layers", "hidden", "heads"))
     if layers is None or hidden is None or heads is None:
         return known or _guessed(cells)
     if known is not None and (known.num_layers, known.hidden_size) == (layers, hidden):
-        return known.model_copy(update={"vocab_size": cells.whole("vocab") or known.vocab_size})
-    return _stated(cells, name, layers, hidden, heads)
+        return _as_stated(cells, known, vocabulary)
+    return _stated(cells, vocabulary, layers, hidden, heads)
 
 
-def _stated(cells: Cells, name: str, layers: int, hidden: int, heads: int) -> ModelSpec:
+def _as_stated(cells: Cells, known: ModelSpec, vocabulary: int | None) -> ModelSpec:
+    """A known model with what a row says of it otherwise."""
+    stated = {"vocab_size": vocabulary, "num_kv_heads": cells.whole("kv_heads")}
+    if known.moe is None:  # of a mixture of experts tables state the width of one expert
+        stated["intermediate_size"] = cells.whole("ffn")
+    differs = {key: value for key, value in stated.items() if value not in (None, getattr(known, key))}
+    if not differs:
+        return known
+    return ModelSpec.model_validate(known.model_dump() | differs | {"published_parameters": None})
+
+
+def _stated(cells: Cells, vocabulary: int | None, layers: int, hidden: int, heads: int) -> ModelSpec:
+    name = cells.text("model")
     gated = "llama" in name.lower()
     return ModelSpec(
         name=name,
@@ -116,7 +133,7 @@ def _stated(cells: Cells, name: str, layers: int, hidden: int, heads: int) -> Mo
         num_kv_heads=cells.whole("kv_heads") or heads,
         head_dim=None if hidden % heads == 0 else -(-hidden // heads // 2) * 2,
         intermediate_size=cells.whole("ffn") or (int(8 * hidden / 3) if gated else 4 * hidden),
-        vocab_size=cells.whole("vocab") or cells.assume("a vocabulary of 51,200", 51200),
+        vocab_size=vocabulary or cells.assume("a vocabulary of 51,200", 51200),
         mlp="swiglu" if gated else "gelu",
         tie_embeddings=not gated,
     )
@@ -172,6 +189,15 @@ def _layout(cells: Cells, hardware: Hardware, model: ModelSpec, length: int, sta
         shard_group=hardware.devices_per_node if "hybrid" in sharding and data > hardware.devices_per_node else None,
         recompute=_recompute(cells.text("recompute")) or "none",
     )
+
+
+def _precision(cells: Cells, hardware: Hardware) -> str:
+    stated = cells.text("precision").lower()
+    if stated == "bf16" and not hardware.bf16:
+        raise CannotSay(f"{hardware.name} has no bf16")
+    if stated == "fp32" and hardware.kind == "cuda" and hardware.bf16:
+        return cells.assume("fp32 by way of TF32 products", "tf32")
+    return stated or ("bf16" if hardware.bf16 else "fp16")
 
 
 def _parts(cells: Cells, key: str) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from aiftrain.plan.engine_traits import FSDP, MEGATRON, MEGATRON_DEEPSPEED, OURS, EngineTraits
+from aiftrain.plan.engine_traits import FSDP, NEVER
 from aiftrain.plan.layouts import RECOMPUTE
 from aiftrain.plan.memory import GIB, STAGES
 from aiftrain.plan.memory_use import MemoryUse, memory_use
-from aiftrain.plan.room import MARGIN
-from aiftrain.plan.throughput.constants import Calibration, Stack
+from aiftrain.plan.throughput.assumed import assumed_figures
+from aiftrain.plan.throughput.constants import Calibration
 from aiftrain.plan.throughput.layer import UnknownFigure
 from aiftrain.plan.throughput.points import Point, point_of
 from aiftrain.plan.throughput.step import Setting, step_time
@@ -20,16 +20,6 @@ from aiftrain.run.model import ModelSpec
 from aiftrain.run.spec import Recompute
 
 _BEYOND = 1.5  # times the device's memory, with everything computed again: this model never ran there
-_TRAITS = {
-    "nemo": MEGATRON,
-    "megatron": MEGATRON,
-    "megatron-flash": MEGATRON,
-    "aleph-alpha": MEGATRON,
-    "megatron-deepspeed": MEGATRON_DEEPSPEED,
-    "fsdp": FSDP,
-    "fsdp-compiled": FSDP,
-    "maxtext": FSDP,
-}
 
 
 class RowPrediction(Strict):
@@ -66,7 +56,7 @@ class Placed:
     def fits(self) -> bool | None:
         """Whether a device has that much; None where nobody documents its memory."""
         have = self.point.setting.hardware.device_memory_gib
-        return None if have is None else self.use.total <= have * GIB * MARGIN
+        return None if have is None else self.use.total <= have * GIB
 
 
 def predict(rows: Iterable[Mapping[str, str]], calibration: Calibration) -> Iterator[RowPrediction]:
@@ -86,28 +76,32 @@ def placed(point: Point) -> Placed:
     return way
 
 
-def cut_down(setting: Setting) -> str | None:
+def cut_down(point: Point) -> str | None:
     """Why the model of a row cannot be what ran, if so: even with everything computed again it is far too large."""
-    if not _is_far_too_large(setting):
+    if not _is_far_too_large(point):
         return None
-    need, have = memory_of(setting, "full").total / GIB, setting.hardware.device_memory_gib
-    return f"{setting.model.name} would need {need:,.0f} of {have:,.0f} GiB: what ran can only have been a part of it"
+    need, have = memory_of(point, "full").total / GIB, point.setting.hardware.device_memory_gib
+    name = point.setting.model.name
+    return f"{name} would need {need:,.0f} of {have:,.0f} GiB: what ran can only have been a part of it"
 
 
-def memory_of(setting: Setting, recompute: Recompute) -> MemoryUse:
-    """The most that one rank needs, as its software keeps things."""
+def memory_of(point: Point, recompute: Recompute) -> MemoryUse:
+    """The most that one rank needs. Software that never shares out weights, said to, does as FSDP does."""
+    setting, traits = point.setting, point.traits
+    if setting.layout.zero_stage == 3 and traits.weights_from == NEVER:
+        traits = FSDP
     return memory_use(
         setting.model,
         setting.layout.model_copy(update={"recompute": recompute}),
         sequence_length=setting.sequence_length,
-        precision="fp32" if setting.precision == "fp32" else "bf16",
-        traits=_traits(setting.stack, setting.layout.zero_stage),
+        precision="fp32" if setting.element == 4 else "bf16",
+        traits=traits,
     )
 
 
-def _is_far_too_large(setting: Setting) -> bool:
-    have = setting.hardware.device_memory_gib
-    return have is not None and memory_of(setting, "full").total > _BEYOND * have * GIB
+def _is_far_too_large(point: Point) -> bool:
+    have = point.setting.hardware.device_memory_gib
+    return have is not None and memory_of(point, "full").total > _BEYOND * have * GIB
 
 
 def _prediction(place: Placed) -> RowPrediction:
@@ -116,13 +110,15 @@ def _prediction(place: Placed) -> RowPrediction:
         id=point.id,
         memory_gib=place.use.total / GIB,
         fits=place.fits,
-        why=cut_down(point.setting),
+        why=cut_down(point),
         assumed=(*point.assumed, *place.chosen),
     )
     if told.why:
         return told
+    hardware, nodes = point.setting.hardware, point.setting.layout.nodes
     try:
-        return told.model_copy(update=_rates(point.setting))
+        assumed = (*told.assumed, *assumed_figures(hardware, nodes))
+        return told.model_copy(update={"assumed": assumed, **_rates(point.setting)})
     except UnknownFigure as unknown:
         return told.model_copy(update={"why": str(unknown)})
 
@@ -150,11 +146,11 @@ def _ways(point: Point) -> Iterator[Placed]:
     first, stated = point.setting.layout.zero_stage, point.setting.layout.recompute
     for stage in _stages(point):
         layout = point.setting.layout.model_copy(update={"zero_stage": stage})
-        setting = replace(point.setting, layout=layout)
+        one = replace(point, setting=replace(point.setting, layout=layout))
         for recompute in (stated,) if point.states_recompute else RECOMPUTE:
             chosen = [f"ZeRO stage {stage}"] if stage != first else []
             chosen += [f"memory with {recompute} recomputation"] if recompute != stated else []
-            yield Placed(replace(point, setting=setting), memory_of(setting, recompute), tuple(chosen))
+            yield Placed(one, memory_of(one, recompute), tuple(chosen))
 
 
 def _stages(point: Point) -> tuple[int, ...]:
@@ -164,14 +160,4 @@ def _stages(point: Point) -> tuple[int, ...]:
         return (first,)
     if point.setting.stack.zero_stage == 0:
         return STAGES
-    return (3,) if _is_far_too_large(point.setting) else (first,)
-
-
-def _traits(stack: Stack, zero_stage: int) -> EngineTraits:
-    """Where Megatron shares out weights, it is as FSDP does."""
-    traits = _TRAITS.get(stack.name, OURS)
-    if traits is MEGATRON and zero_stage == 3:
-        traits = FSDP
-    if stack.attention == "unfused":
-        return replace(traits, attention="unfused")
-    return replace(traits, attention="fused softmax") if stack.attention == "fused-softmax" else traits
+    return (3,) if _is_far_too_large(point) else (first,)

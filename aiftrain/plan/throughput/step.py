@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from aiftrain.plan.throughput.collectives import Links, overlapped
 from aiftrain.plan.throughput.constants import Constants, Stack
-from aiftrain.plan.throughput.layer import Device, head_time, layer_time
+from aiftrain.plan.throughput.layer import Device, element_bytes, head_time, layer_time
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.machine import Hardware
 from aiftrain.run.model import ModelSpec
 
-_BYTES = 2  # of an activation or a travelling weight
+_PASSES = {"none": 1.0, "selective": 1.0, "full": 4 / 3}  # forward and backward launch three times, and once again
+_LAUNCH_OVERLAP = 4  # p of a layer's launches and its computation: the longer of the two, nearly
+_NEXT_FORWARD = 0.3  # of a micro-batch, while which weights may still arrive for the next step
 _OPTIMIZER_BYTES = 30  # a parameter: master, two moments and gradient read, three of them and the weight written
 
 
@@ -69,6 +71,11 @@ class Setting:
     def model(self) -> ModelSpec:
         return self.shape.model
 
+    @property
+    def element(self) -> int:
+        """Bytes of an activation or a travelling weight."""
+        return element_bytes(self.precision)
+
 
 def step_time(setting: Setting) -> StepTime:
     """Raises UnknownFigure."""
@@ -77,12 +84,11 @@ def step_time(setting: Setting) -> StepTime:
     links = Links.of(setting.hardware, layout.nodes, constants, setting.stack)
     micro = _micro_batch(setting, device, links)
     count, stages = layout.accumulation, layout.pipeline_parallel
-    bubble = (stages - 1) / layout.virtual_stages * (micro.compute + micro.tensor + micro.overhead)
+    bubble = (stages - 1) / layout.virtual_stages * micro.total
     handing = 2 * count * _handing_on(setting, links)
-    computing = (micro.compute + micro.tensor) * count
-    data = _data(setting, links, micro, computing)
+    data = _data(setting, links, micro)
     optimizer = _optimizer(setting, device)
-    busy = computing + bubble + handing + data + optimizer + micro.overhead * count
+    busy = micro.total * count + bubble + handing + data + optimizer
     nodes = max(1, layout.nodes)
     straggling = busy * constants.straggle * max(0, nodes.bit_length() - 1)
     return StepTime(
@@ -102,42 +108,56 @@ class _MicroBatch:
     """Seconds of one micro-batch on the slowest stage, forward and backward; `parameters` of that stage's rank."""
 
     compute: float
-    backward: float
+    backward: float  # of `compute`
     tensor: float
     overhead: float
     parameters: float
+
+    @property
+    def total(self) -> float:
+        return self.compute + self.tensor + self.overhead
+
+    @property
+    def hides_gradients(self) -> float:
+        """While gradients and weights may travel: the last backward pass and the beginning of the next step."""
+        return min(1.0, self.backward / self.compute + _NEXT_FORWARD) * self.total
 
 
 def _micro_batch(setting: Setting, device: Device, links: Links) -> _MicroBatch:
     model, layout = setting.model, setting.layout
     layers = -(-model.num_layers // layout.pipeline_parallel)
-    share = layers / model.num_layers
-    compute = backward = tensor = 0.0
+    share = layers / model.num_layers  # layers that do not divide make one stage the slowest
+    compute = head_time(model, layout, setting.sequence_length, device)  # of the last stage; the others wait for it
+    backward = tensor = overhead = 0.0
     for experts, window, count in setting.shape.kinds:
-        one = layer_time(
-            model,
-            layout,
-            setting.sequence_length,
-            device,
-            setting.constants,
-            setting.stack,
-            experts=experts,
-            window=window,
-        )
-        working = one.forward + one.backward
-        talking = _layer_traffic(setting, links)
-        added = overlapped(working, talking, setting.constants.tensor_overlap) - working
-        if experts:
-            sent = _expert_traffic(setting, links)
-            added += overlapped(working, sent, setting.constants.expert_overlap) - working
-        compute += count * share * working
+        one = _layer(setting, device, links, experts=experts, window=window)
+        compute += count * share * one.compute
         backward += count * share * one.backward
-        tensor += count * share * added
-    head = head_time(model, layout, setting.sequence_length, device)
-    compute += head  # of the last stage, which the others wait for
-    launching = setting.constants.layer_seconds * layers
-    overhead = max(0.0, overlapped(compute, launching, 4) - compute)
+        tensor += count * share * one.tensor
+        overhead += count * share * one.overhead
     return _MicroBatch(compute, backward, tensor, overhead, _parameters(setting.shape, layout))
+
+
+def _layer(setting: Setting, device: Device, links: Links, *, experts: bool, window: bool) -> _MicroBatch:
+    """One layer: what it computes, what its launches add, and what its collectives add to both."""
+    constants = setting.constants
+    one = layer_time(
+        setting.model,
+        setting.layout,
+        setting.sequence_length,
+        device,
+        constants,
+        setting.stack,
+        experts=experts,
+        window=window,
+    )
+    compute = one.forward + one.backward
+    launching = constants.layer_seconds * setting.stack.launches * _PASSES[setting.layout.recompute]
+    launched = overlapped(compute, launching, _LAUNCH_OVERLAP)
+    talking = overlapped(launched, _layer_traffic(setting, links), constants.tensor_overlap)
+    if experts:
+        talking = overlapped(talking, _expert_traffic(setting, links), constants.expert_overlap)
+    return _MicroBatch(compute, one.backward, talking - launched, launched - compute, 0.0)
 
 
 def _parameters(shape: Shape, layout: ParallelLayout) -> float:
@@ -153,12 +173,12 @@ def _layer_traffic(setting: Setting, links: Links) -> float:
     model, layout = setting.model, setting.layout
     tensor, context = layout.tensor_parallel, layout.context_parallel
     tokens = layout.micro_batch * setting.sequence_length / context
-    hidden = _BYTES * tokens * model.hidden_size
+    hidden = setting.element * tokens * model.hidden_size
     # Four all-reduces a layer, each a reduce-scatter and an all-gather; full recomputation does two of them again.
     rounds = (6 if layout.recompute == "full" else 4) * 2
     time = rounds * links.gather(hidden, tensor)
     if context > 1:
-        keys = _BYTES * tokens * 2 * model.kv_size / tensor
+        keys = setting.element * tokens * 2 * model.kv_size / tensor
         time += 3 * links.gather(keys * context, context, tensor)  # keys and values round the ring, gradients back
     return time
 
@@ -169,7 +189,7 @@ def _expert_traffic(setting: Setting, links: Links) -> float:
     moe = model.moe
     assert moe is not None
     tokens = layout.micro_batch * setting.sequence_length / layout.context_parallel / layout.tensor_parallel
-    size = _BYTES * tokens * moe.experts_per_token * model.hidden_size
+    size = setting.element * tokens * moe.experts_per_token * model.hidden_size
     rounds = 6 if layout.recompute == "full" else 4
     choices = moe.experts_per_token if setting.stack.sends_once else None
     return rounds * links.exchange(size, layout.expert_parallel, choices)
@@ -181,20 +201,20 @@ def _handing_on(setting: Setting, links: Links) -> float:
     if layout.pipeline_parallel == 1:
         return 0.0
     tokens = layout.micro_batch * setting.sequence_length / layout.context_parallel
-    size = _BYTES * tokens * setting.model.hidden_size / layout.tensor_parallel
+    size = setting.element * tokens * setting.model.hidden_size / layout.tensor_parallel
     stride = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
     return layout.virtual_stages * links.send(size, stride) * 0.5
 
 
-def _data(setting: Setting, links: Links, micro: _MicroBatch, computing: float) -> float:
+def _data(setting: Setting, links: Links, micro: _MicroBatch) -> float:
     """What the exchange of gradients and weights adds to the step."""
     layout, constants = setting.layout, setting.constants
     group = layout.data_parallel * layout.context_parallel
     if group == 1:
         return 0.0
     stride = layout.tensor_parallel
-    weights = _BYTES * micro.parameters
-    gradients = setting.stack.gradient_bytes * micro.parameters
+    weights = setting.element * micro.parameters
+    gradients = max(setting.element, setting.stack.gradient_bytes) * micro.parameters
     if layout.zero_stage == 3:
         sharing = min(layout.shard_group or group, group)
         layers = -(-setting.model.num_layers // layout.pipeline_parallel)  # each is gathered by itself
@@ -203,10 +223,13 @@ def _data(setting: Setting, links: Links, micro: _MicroBatch, computing: float) 
         if sharing < group:
             across = 2 * links.gather(gradients / sharing, group // sharing, stride * sharing)
             total += across
+        computing = micro.total * layout.accumulation
         return overlapped(computing, total, constants.data_overlap) - computing
-    last = micro.backward + micro.compute * 0.3  # the last micro-batch's backward, and the next step's first forward
-    total = links.gather(gradients, group, stride) + links.gather(weights, group, stride)
-    return overlapped(last, total, constants.data_overlap) - last
+    # DeepSpeed's stage 2 has no place for whole gradients and shares them out after every micro-batch.
+    rounds = layout.accumulation if layout.zero_stage == 2 else 1
+    hiding = micro.hides_gradients * rounds
+    total = rounds * links.gather(gradients, group, stride) + links.gather(weights, group, stride)
+    return overlapped(hiding, total, constants.data_overlap) - hiding
 
 
 def _optimizer(setting: Setting, device: Device) -> float:

@@ -7,8 +7,11 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from aiftrain.errors import UserError
+
+T = TypeVar("T")
 
 NEEDED = ("id", "hardware", "gpus", "model")  # columns without which no row says anything
 
@@ -71,7 +74,7 @@ class Cells:
             raise CannotSay(f"{key} is '{word}': a number is expected")
         return number
 
-    def assume(self, words: str, value: int) -> int:
+    def assume(self, words: str, value: T) -> T:
         """`value`, for a cell that is empty."""
         self.assumed.append(words)
         return value

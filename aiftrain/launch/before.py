@@ -1,0 +1,87 @@
+"""What is looked at on the login node before a job is submitted: all that would else fail after hours in the queue."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from aiftrain.errors import ConfigError, Problem, UserError
+from aiftrain.launch.header import seconds_to_save
+from aiftrain.launch.step import native_python, used_container
+from aiftrain.plan.limits import seconds_of, time_limit
+from aiftrain.plan.plan import LaunchPlan
+from aiftrain.plan.prediction import STARTUP_SECONDS
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.spec import RunSpec
+
+
+def check_before_queue(spec: RunSpec, plan: LaunchPlan, folder: RunFolder) -> None:
+    """Raises ConfigError with everything on this machine that stands against the job."""
+    problems = [*_folder_problems(folder), *_software_problems(spec), *_time_problems(spec, plan)]
+    if problems:
+        raise ConfigError(problems)
+
+
+def cost_of_job(spec: RunSpec, plan: LaunchPlan) -> tuple[float, str] | None:
+    """The most one job may take: node-hours, and in words with the site's own units. None where its time is unknown."""
+    limit = time_limit(spec)
+    hours = spec.nodes * (seconds_of(limit) or 0) / 3600 if limit else 0.0
+    if not hours:
+        return None
+    words = f"{spec.nodes:,} nodes for {limit}: up to {hours:,.0f} node-hours"
+    if plan.estimate.billed_at_most is not None:
+        words += f", {plan.estimate.billed_at_most:,.0f} {plan.estimate.billing_unit}s"
+    return hours, words + (f" of {spec.account}" if spec.account else "")
+
+
+def wants_a_yes(spec: RunSpec, plan: LaunchPlan) -> str | None:
+    """The cost of the job in words where it is above `launcher.confirm_above`."""
+    most, cost = spec.launcher.confirm_above, cost_of_job(spec, plan)
+    return cost[1] if most is not None and cost is not None and cost[0] > most else None
+
+
+def refuse_unconfirmed(cost: str) -> UserError:
+    return UserError(
+        f"not submitted: {cost}. To submit it, say --yes; launcher.confirm_above=NODE-HOURS is what needs no yes"
+    )
+
+
+def _folder_problems(folder: RunFolder) -> Iterator[Problem]:
+    path = folder.path.absolute()
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        yield Problem("run_dir", f"{there} cannot be written", "run_dir=<a folder that you may write>")
+
+
+def _software_problems(spec: RunSpec) -> Iterator[Problem]:
+    """An image that is not there, a Python that cannot run on the nodes."""
+    container = used_container(spec)
+    if container is not None:
+        image = container[1]
+        if image.startswith(("/", ".")) and not Path(image).exists():
+            yield Problem("factory.container.image", f"there is no {image} here", "name an image that is")
+        return
+    python, arch = native_python(spec), spec.hardware.arch
+    if spec.launcher.python is None and arch not in ("any", platform.machine()):
+        found = f"{python} is for {platform.machine()}, and the nodes are {arch}"
+        fits = "launcher.python=<of a virtual environment made on a node>, or factory.container.image=<image>"
+        yield Problem("launcher.python", found, fits)
+    elif spec.launcher.python is not None and shutil.which(python) is None and not Path(python).exists():
+        yield Problem("launcher.python", f"there is no {python} here", "launcher.python=<path of a Python 3.11>")
+
+
+def _time_problems(spec: RunSpec, plan: LaunchPlan) -> Iterator[Problem]:
+    """Too short a job to start up and come to its first checkpoint, even at the fastest speed that is predicted."""
+    limit, rate = time_limit(spec), plan.prediction.rate
+    if limit is None or rate is None:
+        return
+    steps = min(spec.storage.save_every, spec.train.total_steps)
+    useful = (seconds_of(limit) or 0) - STARTUP_SECONDS - seconds_to_save(limit)
+    if useful < steps * rate.low:
+        found = f"a job of {limit} ends before its first checkpoint: {steps} steps of {rate.low:,.1f} s at the fastest"
+        possible = int(useful // rate.low)
+        fits = f"storage.save_every={possible}" if possible > 0 else "a longer time, or more nodes"
+        yield Problem("storage.save_every", found, fits)

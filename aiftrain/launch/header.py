@@ -1,0 +1,72 @@
+"""The #SBATCH lines of job.sh: what the site's profile and the run ask of Slurm. Only options that Slurm 22.05 knows."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+from aiftrain.errors import UserError
+from aiftrain.launch.tasks import binds_cores, cores_per_task, tasks_per_node
+from aiftrain.plan.limits import chosen_partition, chosen_qos, seconds_of, time_limit
+from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.spec import RunSpec
+
+_SECONDS_TO_SAVE = 300  # between the warning and the end of the wall time, but no more than a quarter of a short job
+
+
+def slurm_header(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
+    """One line an option. Raises UserError for an option that holds a line break."""
+    for option in _options(spec, layout):
+        if "\n" in option or "\r" in option:
+            raise UserError(f"an option of sbatch cannot hold a line break: {option!r}")
+        yield f"#SBATCH {option}"
+
+
+def seconds_to_save(time: str | None) -> int:
+    """Seconds before the end of the wall time at which the ranks are told."""
+    limit = seconds_of(time) if time else None
+    return min(_SECONDS_TO_SAVE, limit // 4) if limit else _SECONDS_TO_SAVE
+
+
+def _options(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
+    factory = spec.factory
+    yield _option("job-name", re.sub(r"[^\w.+-]", "_", f"aiftrain-{spec.recipe}"))
+    yield "--output=slurm-%j.out"  # in the folder that sbatch is called from, which always exists
+    yield "--open-mode=append"  # a requeued job goes on in the same file
+    yield from _size(spec, layout)
+    for name, value in (
+        ("mem", factory.memory),
+        ("constraint", factory.constraint),
+        ("hint", factory.hint),
+        ("partition", chosen_partition(spec)),
+        ("qos", chosen_qos(spec)),
+        ("account", spec.account),
+        ("time", time_limit(spec)),
+    ):
+        if value:
+            yield _option(name, value)
+    if _takes_whole_nodes(spec, layout):
+        yield "--exclusive"
+    yield f"--signal=TERM@{seconds_to_save(time_limit(spec))}"  # to the ranks, not to the script
+    if factory.requeue_on_node_failure is not None:
+        yield "--requeue" if factory.requeue_on_node_failure else "--no-requeue"
+    yield from spec.launcher.extra
+
+
+def _size(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
+    yield f"--nodes={layout.nodes}"
+    yield f"--ntasks-per-node={tasks_per_node(spec, layout)}"
+    if cores := cores_per_task(spec, layout):
+        yield f"--cpus-per-task={cores}"
+    yield from spec.factory.gpu_request
+
+
+def _takes_whole_nodes(spec: RunSpec, layout: ParallelLayout) -> bool:
+    """Masks name cores of the whole node. A partition that gives nodes whole need not be told."""
+    limits = spec.factory.partitions.get(chosen_partition(spec) or "")
+    return binds_cores(spec, layout) and not (limits and limits.exclusive)
+
+
+def _option(name: str, value: str) -> str:
+    return f"--{name}={shlex.quote(value)}"

@@ -1,0 +1,93 @@
+"""The one srun step of a job: what srun is told, what stands between it and Python, and how the ranks meet."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from aiftrain.errors import UserError
+from aiftrain.launch.environment import package_root
+from aiftrain.launch.tasks import binds_cores, cores_per_rank, cores_per_task, starts_nodes
+from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.machine import Container
+from aiftrain.run.spec import RunSpec
+
+# torchrun reads its options from PET_*; the number of a node is known to the node's own task alone.
+_ON_EACH_NODE = (
+    'export PET_NODE_RANK="$SLURM_NODEID" PET_MASTER_ADDR="$MASTER_ADDR" PET_MASTER_PORT="$MASTER_PORT"; exec "$@"'
+)
+
+
+def slurm_exports(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> dict[str, str]:
+    """What launchers/slurm.sh reads besides the run and its folder. UserError for a folder that no container can bind."""
+    rendezvous = spec.factory.rendezvous
+    return {
+        "AIFTRAIN_STEP": shlex.join(_step(spec, layout, run_folder)),
+        "AIFTRAIN_RENDEZVOUS": rendezvous.rule,
+        "AIFTRAIN_SUFFIX": rendezvous.suffix or "",
+        "AIFTRAIN_INTERFACE": rendezvous.interface or "",
+        "OMP_NUM_THREADS": str(cores_per_rank(spec, layout) or 1),
+    }
+
+
+def native_python(spec: RunSpec) -> str:
+    """The Python of ranks that run in no container."""
+    return spec.launcher.python or sys.executable
+
+
+def used_container(spec: RunSpec) -> tuple[Container, str] | None:
+    """The container that ranks run in, and its image; None where no image is named."""
+    container = spec.factory.container
+    return (container, container.image) if container and container.image else None
+
+
+def _step(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> list[str]:
+    words = list(_srun(spec, layout))
+    container = used_container(spec)
+    if container and container[0].runtime == "enroot":  # through the Pyxis plugin, as options of srun
+        words += _pyxis(*container, run_folder)
+    if starts_nodes(spec):
+        words += ["bash", "-c", _ON_EACH_NODE, "bash"]
+    if container and container[0].runtime != "enroot":
+        words += _singularity(spec, *container, run_folder)
+    words.append(spec.launcher.python or "python3" if container else native_python(spec))
+    if starts_nodes(spec):
+        words += ["-m", "torch.distributed.run", f"--nnodes={layout.nodes}"]
+        words.append(f"--nproc-per-node={layout.ranks_per_node}")
+    return words
+
+
+def _srun(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
+    yield from ("srun", "--kill-on-bad-exit=1")
+    if cores := cores_per_task(spec, layout):
+        yield f"--cpus-per-task={cores}"  # srun takes it from sbatch no more since Slurm 22.05
+    if binds_cores(spec, layout):
+        yield f"--cpu-bind={spec.factory.cpu_bind}"
+    yield from spec.factory.srun_flags
+
+
+def _pyxis(container: Container, image: str, run_folder: Path) -> Iterator[str]:
+    mounts = ",".join(f"{folder}:{folder}" for folder in _folders_to_bind(container, run_folder))
+    yield from (f"--container-image={image}", f"--container-mounts={mounts}", *container.flags)
+
+
+def _singularity(spec: RunSpec, container: Container, image: str, run_folder: Path) -> Iterator[str]:
+    """Images for AMD bring their own ROCm, and /dev is bound anyway: --rocm would mix the node's libraries in."""
+    yield from (container.runtime, "exec")
+    if spec.hardware.kind == "cuda" and "--nv" not in container.flags:
+        yield "--nv"
+    yield from container.flags
+    yield from (f"--bind={folder}" for folder in _folders_to_bind(container, run_folder))
+    yield image
+
+
+def _folders_to_bind(container: Container, run_folder: Path) -> list[str]:
+    folders = list(container.binds)
+    for folder in (run_folder, Path.cwd(), package_root()):
+        if any(character in str(folder) for character in ",:"):
+            raise UserError(f"{folder} cannot be bound into a container: its name holds a comma or a colon")
+        if not any(folder.is_relative_to(bound) for bound in folders):
+            folders.append(str(folder))
+    return folders

@@ -1,0 +1,80 @@
+"""Where ranks that mpiexec started meet: rank 0 tells the others over MPI. Nothing else here uses MPI."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import socket
+import struct
+from typing import Any
+
+from aiftrain.errors import UserError
+from aiftrain.run.machine import Rendezvous
+from aiftrain.run.rank import Rank
+
+_ABI = {"openmpi": "openmpi", "mpich": "mpich", "pals": "mpich"}  # the library that a launcher's ranks must load
+_GET_INTERFACE_ADDRESS = 0x8915  # SIOCGIFADDR of linux/sockios.h
+_BY_HAND = "or set MASTER_ADDR and MASTER_PORT, the same for all ranks, and MPI is not needed"
+
+
+def meeting_point(rank: Rank, rule: Rendezvous) -> tuple[str, int]:
+    """The address and a free port of rank 0, the same on all ranks.
+
+    MPI is left again at once: mpiexec takes a rank that dies while it is in MPI, or leaves it unfinished, for a
+    failure of MPI. Raises UserError where mpi4py is missing, or speaks another MPI than mpiexec does.
+    """
+    mpi = _load(rank.launcher)
+    world = mpi.COMM_WORLD
+    if world.Get_size() != rank.world_size:
+        library = mpi.Get_library_version().split(",")[0].strip("\0\n ")
+        raise UserError(
+            f"{rank.launcher} started {rank.world_size} ranks, but mpi4py, with {library}, sees a world of "
+            f"{world.Get_size()}: mpi4py and mpiexec are of different MPIs. Use the mpiexec of {library}, "
+            f"load the site's mpi4py, {_BY_HAND}"
+        )
+    point: tuple[str, int] = world.bcast(_own(rank, rule) if rank.rank == 0 else None)
+    mpi.Finalize()
+    return point
+
+
+def address(rule: Rendezvous) -> str:
+    """This node's address for the others, as the site's rule has it. UserError where the interface is not there."""
+    host = socket.gethostname()
+    if rule.rule == "suffix":
+        return f"{host}{rule.suffix or ''}"
+    if rule.rule == "address":
+        return _interface_address(rule.interface or "")
+    return host
+
+
+def _own(rank: Rank, rule: Rendezvous) -> tuple[str, int]:
+    own = "127.0.0.1" if rank.local_size == rank.world_size else address(rule)
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return own, probe.getsockname()[1]
+
+
+def _load(launcher: str) -> Any:
+    os.environ.setdefault("MPI4PY_MPIABI", _ABI[launcher])  # else mpi4py takes whichever library it finds first
+    try:
+        return importlib.import_module("mpi4py.MPI")
+    except ImportError as error:
+        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be used here ({error})"
+        raise UserError(
+            f"the ranks of {launcher} meet over mpi4py, which {reason}: "
+            f"python -m pip install -c constraints.txt 'aiftrain[mpi]', {_BY_HAND}"
+        ) from error
+
+
+def _interface_address(interface: str) -> str:
+    request = struct.pack("256s", os.fsencode(interface)[:15])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            answer = fcntl.ioctl(any_socket, _GET_INTERFACE_ADDRESS, request)
+        except OSError as error:
+            names = ", ".join(name for _, name in socket.if_nameindex())
+            raise UserError(
+                f"{socket.gethostname()} has no address on interface {interface!r} ({error.strerror}); it has {names}"
+            ) from error
+    return socket.inet_ntoa(answer[20:24])

@@ -1,0 +1,61 @@
+# DeepSpeed's own runner: on this machine or, over pdsh and ssh, on the nodes that AIFTRAIN_HOSTFILE names, one a line.
+# Reads AIFTRAIN_*; by hand, in a run folder, AIFTRAIN_RANKS is enough.
+set -euo pipefail
+: "${AIFTRAIN_RUN:=$PWD}" "${AIFTRAIN_WORKDIR:=$PWD}" "${AIFTRAIN_RANKS:?how many ranks there are to be}"
+: "${AIFTRAIN_RANKS_PER_NODE:=$AIFTRAIN_RANKS}"
+shopt -s nullglob
+attempts=("$AIFTRAIN_RUN"/logs/attempt-[0-9]*)
+last=0
+if ((${#attempts[@]})); then last=${attempts[-1]##*-}; fi
+: "${AIFTRAIN_ATTEMPT:=$((10#$last + 1))}" "${OMP_NUM_THREADS:=$(($(nproc) / AIFTRAIN_RANKS_PER_NODE))}"
+if ((OMP_NUM_THREADS < 1)); then OMP_NUM_THREADS=1; fi
+logs=$AIFTRAIN_RUN/logs/attempt-$(printf '%03d' "$AIFTRAIN_ATTEMPT")
+mkdir -p -- "$logs"
+declare -a program runner hosts=("$(hostname)")
+eval "program=(${AIFTRAIN_PROGRAM:-python3}) runner=(${AIFTRAIN_DEEPSPEED:-deepspeed})" # lists in shell quotes
+if [[ -n ${AIFTRAIN_HOSTFILE-} ]]; then mapfile -t hosts < <(awk 'NF && !/^#/ { print $1 }' "$AIFTRAIN_HOSTFILE"); fi
+printf "%s slots=$AIFTRAIN_RANKS_PER_NODE\n" "${hosts[@]:?$AIFTRAIN_HOSTFILE names no host}" >"$logs/hostfile"
+# ssh brings no variables along, and DeepSpeed passes only some on, badly quoted: each rank reads them from a file.
+{
+    echo '#!/bin/bash'
+    for name in PATH LD_LIBRARY_PATH ${AIFTRAIN_PASS-} "${!AIFTRAIN_@}" OMP_NUM_THREADS; do
+        if [[ -v $name ]]; then printf 'export %s=%q\n' "$name" "${!name}"; fi
+    done
+    printf 'cd -- %q\nexec' "$AIFTRAIN_WORKDIR"
+    printf ' %q' "${program[@]}" -m aiftrain.train "$AIFTRAIN_RUN"
+} >"$logs/rank.sh"
+chmod +x -- "$logs/rank.sh"
+port=${MASTER_PORT:-$((10000 + $$ % 20000))} # DeepSpeed's own is 29500 for everyone
+while grep -qs "$(printf ':%04X [0-9A-F]*:0000 0A' "$port")" /proc/net/tcp /proc/net/tcp6; do ((port += 1)); done
+options=("--hostfile=$logs/hostfile" "--master_port=$port" --no_ssh_check --no_python --no_local_rank)
+if ((${#hosts[@]} == 1)) && [[ ${hosts[0]} =~ ^(localhost|127\..*|"$(hostname)")$ ]]; then
+    options+=("--master_addr=${MASTER_ADDR:-127.0.0.1}" "$logs/rank.sh")
+else # the remote shell reads the path once more, and pdsh its per cent signs
+    path=$(printf '%q' "$logs/rank.sh")
+    options+=("--master_addr=${MASTER_ADDR:-${hosts[0]}}" --launcher=pdsh --force_multi "${path//%/%%}")
+    for name in "${!PYTHON@}" "${!NCCL@}" "${!UCX@}" "${!MLFLOW@}" "${!MV2@}"; do unset "$name"; done # it would pass these
+fi
+cd / # DeepSpeed tells the nodes to enter this folder, and does not quote its name
+running=
+asked=
+ask() { # Of a signal the runner dies alone, or kills its ranks after 30 s. Rank 0 is asked, and asks the others.
+    asked=1
+    until [[ -s $logs/rank-00000.start.json ]]; do kill -0 "$running" 2>/dev/null && sleep 0.1 || return 0; done
+    [[ $(<"$logs/rank-00000.start.json") =~ \"host\":\ \"([^\"]*)\".*\"pid\":\ ([0-9]+) ]] || return 0
+    case ${BASH_REMATCH[1]} in
+        "$(hostname)") kill -TERM "${BASH_REMATCH[2]}" 2>/dev/null || true ;;
+        *) ssh -n "${BASH_REMATCH[1]}" kill -TERM "${BASH_REMATCH[2]}" || true ;;
+    esac
+}
+setsid "${runner[@]}" "${options[@]}" &
+running=$!
+trap ask TERM INT HUP USR1
+while kill -0 "$running" 2>/dev/null; do wait "$running" || true; done # a signal ends a wait, not the runner
+wait "$running" && code=0 || code=$?
+# A launcher that a signal killed counts as a success with DeepSpeed: only what the ranks say does.
+ended=$(cat -- "$logs"/rank-*.exit.json /dev/null | grep -c '"exit_code": 0' || true)
+case $code in
+    0) exit $((ended == AIFTRAIN_RANKS ? 0 : 1)) ;;
+    2 | 75) exit "$code" ;;
+    *) exit $((asked && code > 128 ? 75 : 1)) ;;
+esac

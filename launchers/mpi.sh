@@ -1,0 +1,46 @@
+# mpiexec of Open MPI, MPICH, Intel MPI or Cray's PALS, one process a rank; without MASTER_ADDR they meet over mpi4py.
+# Reads AIFTRAIN_*; by hand, in a run folder, AIFTRAIN_RANKS is enough. Inside a job mpiexec knows the nodes by itself;
+# elsewhere AIFTRAIN_HOSTFILE names them, one a line.
+set -euo pipefail
+: "${AIFTRAIN_RUN:=$PWD}" "${AIFTRAIN_WORKDIR:=$PWD}" "${AIFTRAIN_RANKS:?how many ranks there are to be}"
+: "${AIFTRAIN_RANKS_PER_NODE:=$AIFTRAIN_RANKS}"
+cd -- "$AIFTRAIN_WORKDIR"
+shopt -s nullglob
+attempts=("$AIFTRAIN_RUN"/logs/attempt-[0-9]*)
+last=0
+if ((${#attempts[@]})); then last=${attempts[-1]##*-}; fi
+: "${AIFTRAIN_ATTEMPT:=$((10#$last + 1))}" "${OMP_NUM_THREADS:=$(($(nproc) / AIFTRAIN_RANKS_PER_NODE))}"
+if ((OMP_NUM_THREADS < 1)); then OMP_NUM_THREADS=1; fi
+mkdir -p -- "$AIFTRAIN_RUN/logs/attempt-$(printf '%03d' "$AIFTRAIN_ATTEMPT")"
+export AIFTRAIN_ATTEMPT OMP_NUM_THREADS
+declare -a mpiexec program hosts=() options=(-n "$AIFTRAIN_RANKS")
+eval "mpiexec=(${AIFTRAIN_MPIEXEC:-mpiexec}) program=(${AIFTRAIN_PROGRAM:-python3})" # lists in shell quotes
+if [[ -n ${AIFTRAIN_HOSTFILE-} ]]; then mapfile -t hosts < <(awk 'NF && !/^#/ { print $1 }' "$AIFTRAIN_HOSTFILE"); fi
+case $("${mpiexec[@]}" --version 2>&1) in
+    *'Open MPI'* | *OpenRTE*)
+        options+=(--map-by "ppr:$AIFTRAIN_RANKS_PER_NODE:node:oversubscribe" --bind-to none)
+        if ((${#hosts[@]})); then options+=(--host "$(printf '%s\n' "${hosts[@]/%/:$AIFTRAIN_RANKS_PER_NODE}" | paste -sd,)"); fi
+        # The others take no variables along to other nodes only if told so; Open MPI only if told which.
+        for name in ${AIFTRAIN_PASS-} "${!AIFTRAIN_@}" OMP_NUM_THREADS; do options+=(-x "$name"); done
+        # What remains when one rank has ended in failure gets SIGTERM, and this long to leave; 1 s may cut a save short.
+        export OMPI_MCA_odls_base_sigkill_timeout=60 PRTE_MCA_odls_base_sigkill_timeout=60
+        if ((EUID == 0)); then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi # as this script does
+        ;;
+    'slurm '*) options+=("--ntasks-per-node=$AIFTRAIN_RANKS_PER_NODE" --kill-on-bad-exit=1) ;;
+    *)
+        options+=(-ppn "$AIFTRAIN_RANKS_PER_NODE")
+        if ((${#hosts[@]})); then options+=(-hosts "$(printf '%s\n' "${hosts[@]}" | paste -sd,)"); fi
+        ;;
+esac
+asked=
+running=
+# mpiexec takes SIGTERM and SIGINT for an order to kill, and passes SIGUSR1 on: the ranks save and leave.
+trap 'asked=1; if [[ $running ]]; then kill -USR1 "$running"; fi' TERM INT HUP USR1
+setsid "${mpiexec[@]}" "${options[@]}" "${program[@]}" -m aiftrain.train "$AIFTRAIN_RUN" &
+running=$!
+while kill -0 "$running" 2>/dev/null; do wait "$running" || true; done # a signal ends a wait, not mpiexec
+wait "$running" && code=0 || code=$?
+case $code in
+    0 | 2 | 75) exit "$code" ;;
+    *) exit $((asked && code > 128 ? 75 : 1)) ;; # killed in the start, before there was anything to save
+esac

@@ -1,0 +1,111 @@
+"""Jobs on a live Slurm of several nodes: they train as this machine alone would, and go on after every interruption."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aiftrain.cli.main import main
+from tests.rigs.slurm import SlurmRig, missing_packages
+from tests.rigs.training import Trainings, live_shape, losses, output, trainings
+
+MISSING = missing_packages()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ranks,
+    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
+    pytest.mark.skipif(os.getuid() != 0, reason="nodes in namespaces of their own need root"),
+]
+TWO_NODES = ["nodes=2", "launcher.ranks_per_node=1"]
+
+
+@pytest.fixture(scope="module")
+def on_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+    """Two nodes that run jobs, and tiny runs for them."""
+    with SlurmRig(live_shape(2), live=True) as rig, pytest.MonkeyPatch.context() as patch:
+        yield trainings(tmp_path_factory.mktemp("trainings mit läufen"), rig, patch)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(on_rig: Trainings) -> dict[int, float]:
+    """The losses of two ranks on this machine, without a scheduler."""
+    found = losses(on_rig.here("undisturbed"))
+    assert sorted(found) == list(range(1, 21))
+    return found
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        TWO_NODES,
+        ["nodes=1", "launcher.ranks_per_node=2"],
+        ["nodes=1", "launcher.ranks_per_node=2", "launcher.style=task-per-node"],
+        [*TWO_NODES, "launcher.style=task-per-node"],
+    ],
+    ids=["two nodes", "two tasks of a node", "one torchrun", "a torchrun on each of two nodes"],
+)
+def test_a_job_trains_as_this_machine_does(
+    layout: list[str], on_rig: Trainings, undisturbed: dict[int, float], request: pytest.FixtureRequest
+) -> None:
+    run, job = on_rig.submit(request.node.callspec.id, *layout)
+    on_rig.finish(run, job)
+    assert losses(run) == undisturbed
+    hosts = {file.read_text().split('"host": "')[1].split('"')[0] for file in run.attempt_logs(1).glob("*.start.json")}
+    assert len(hosts) == (2 if "nodes=2" in layout else 1)
+
+
+def test_two_jobs_share_a_node(on_rig: Trainings, undisturbed: dict[int, float]) -> None:
+    together = ["nodes=1", "launcher.ranks_per_node=2", "launcher.extra=['--nodelist=node1']"]
+    first, second = (on_rig.submit(name, *together) for name in ("first", "second"))
+    on_rig.until_step(first[0], 1)
+    assert on_rig.rig.job_state(second[1]) == "RUNNING"
+    for run, job in (first, second):
+        on_rig.finish(run, job)
+        assert losses(run) == undisturbed
+
+
+def test_a_job_that_is_started_twice_is_refused(on_rig: Trainings, capsys: pytest.CaptureFixture[str]) -> None:
+    held = [*TWO_NODES, "launcher.extra=['--hold']"]
+    _, job = on_rig.submit("twice", *held)
+    with pytest.raises(AssertionError):
+        on_rig.submit("twice", *held)
+    assert f"job {job} of this run is pending" in capsys.readouterr().err
+    on_rig.rig.call("scancel", job)
+
+
+def test_at_the_end_of_its_wall_time_a_job_saves_and_the_next_one_goes_on(
+    on_rig: Trainings, undisturbed: dict[int, float]
+) -> None:
+    """Slurm looks at time limits every 30 s: ranks that were not held would be at the end by then."""
+    run, job = on_rig.submit("wall", *TWO_NODES, "time=00:01:00", "launcher.extra=['--signal=TERM@50']")
+    on_rig.until_step(run, 3)
+    on_rig.rig.call("scancel", "--signal=STOP", f"{job}.0")
+    on_rig.finish(run, job, "FAILED")
+    assert on_rig.rig.job_exit_code(job) == 75, output(run)
+    assert max(losses(run)) < 20
+    run, following = on_rig.submit("wall", *TWO_NODES)
+    assert following != job
+    on_rig.finish(run, following)
+    assert losses(run) == undisturbed
+
+
+def test_a_requeued_job_goes_on_by_itself(on_rig: Trainings, undisturbed: dict[int, float]) -> None:
+    run, job = on_rig.submit("requeued", *TWO_NODES)
+    on_rig.until_step(run, 7)
+    on_rig.rig.call("scontrol", "requeue", job)
+    on_rig.until(run, lambda: run.last_attempt() == 2)
+    on_rig.finish(run, job)
+    assert losses(run) == undisturbed
+    assert (run.path / f"slurm-{job}.out").is_file()
+
+
+def test_a_partition_that_is_unknown_to_slurm_is_refused_in_its_words(
+    on_rig: Trainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = [f"hydra.searchpath=[{Path(__file__).parents[1] / 'rigs' / 'conf'}]", "factory=rig"]
+    words = [*on_rig.overrides("refused"), *site, *TWO_NODES, "+factory.partitions.ghost={}"]
+    assert main([*words, "launcher.partition=ghost"]) == 2
+    assert "invalid partition" in capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""Processes of a rig: each with a log, all ended in the reverse order of their start, none but our own touched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+_PATIENCE = 10.0  # seconds that a process is given to end by itself
+SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+
+
+class Daemons:
+    """Starts processes in the foreground of their own, and ends them."""
+
+    def __init__(self, logs: Path, environ: Mapping[str, str]) -> None:
+        logs.mkdir(parents=True, exist_ok=True)
+        self._logs, self._environ = logs, dict(environ)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *command: str | Path) -> None:
+        """The process, in a session of its own: signals for the terminal do not reach it."""
+        with (self._logs / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                list(map(str, command)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environ,
+                start_new_session=True,
+            )
+
+    def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
+        process = self._running.pop(name)
+        process.send_signal(number)
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def stop_all(self) -> None:
+        for name in reversed(list(self._running)):
+            self.stop(name, signal.SIGKILL)
+
+    def await_(self, what: str, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Wait until something is so. RuntimeError with the last words of all logs where it is not in time."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{what}: not within {seconds} s\n{self.last_words()}")
+            time.sleep(0.05)
+
+    def last_words(self) -> str:
+        logs = sorted(self._logs.glob("*.log"))
+        return "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different: they are held open together while they are chosen."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()

@@ -1,4 +1,5 @@
-"""How long a person waits for an answer: whole-process seconds of `--help` and `plan`, against an empty Python.
+"""How long a person waits for an answer: whole-process seconds of `--help`, `plan` and its
+searches, against an empty Python.
 
     python benchmarks/startup.py [--json] [--runs 15]
 
@@ -19,6 +20,15 @@ COMMANDS = {
     "python -c pass": ["-c", "pass"],
     "--help": ["-m", "aiftrain", "--help"],
     "plan": ["-m", "aiftrain", "plan", "recipe=eu-llm-7b", "factory=lumi"],
+    "plan --search, 1,024 nodes": [
+        *("-m", "aiftrain", "plan", "--search", "recipe=eu-llm-7b", "factory=lumi", "nodes=1024"),
+        "train.global_batch=8192",
+    ],
+    "plan --search --deadline, up to 22,400 devices": [
+        *("-m", "aiftrain", "plan", "--search", "--deadline", "5", "recipe=eu-llm-7b", "factory=jupiter"),
+        "train.global_batch=22400",
+    ],
+    "plan --compare all": ["-m", "aiftrain", "plan", "--compare", "all", "recipe=eu-llm-7b", "nodes=64"],
 }
 
 
@@ -51,7 +61,7 @@ def main() -> None:
         print(json.dumps(result, indent=2))
         return
     for name, figures in result.items():
-        print(f"{name:16}{figures['seconds']:7.3f} s   {figures['times_python']:5.1f} x python -c pass")
+        print(f"{name:48}{figures['seconds']:7.3f} s   {figures['times_python']:5.1f} x python -c pass")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ last=0
 if ((${#attempts[@]})); then last=${attempts[-1]##*-}; fi
 : "${AIFTRAIN_ATTEMPT:=$((10#$last + 1))}" "${OMP_NUM_THREADS:=$(($(nproc) / AIFTRAIN_RANKS_PER_NODE))}"
 if ((OMP_NUM_THREADS < 1)); then OMP_NUM_THREADS=1; fi
-mkdir -p -- "$AIFTRAIN_RUN/logs/attempt-$(printf '%03d' "$AIFTRAIN_ATTEMPT")"
+logs=$AIFTRAIN_RUN/logs/attempt-$(printf '%03d' "$AIFTRAIN_ATTEMPT")
+mkdir -p -- "$logs"
 export AIFTRAIN_ATTEMPT OMP_NUM_THREADS
 declare -a mpiexec program hosts=() options=(-n "$AIFTRAIN_RANKS")
 eval "mpiexec=(${AIFTRAIN_MPIEXEC:-mpiexec}) program=(${AIFTRAIN_PROGRAM:-python3})" # lists in shell quotes
@@ -21,9 +22,9 @@ case $("${mpiexec[@]}" --version 2>&1) in
         options+=(--map-by "ppr:$AIFTRAIN_RANKS_PER_NODE:node:oversubscribe" --bind-to none)
         if ((${#hosts[@]})); then options+=(--host "$(printf '%s\n' "${hosts[@]/%/:$AIFTRAIN_RANKS_PER_NODE}" | paste -sd,)"); fi
         # The others take no variables along to other nodes only if told so; Open MPI only if told which.
-        for name in ${AIFTRAIN_PASS-} "${!AIFTRAIN_@}" OMP_NUM_THREADS; do options+=(-x "$name"); done
-        # What remains when one rank has ended in failure gets SIGTERM, and this long to leave; 1 s may cut a save short.
-        export OMPI_MCA_odls_base_sigkill_timeout=60 PRTE_MCA_odls_base_sigkill_timeout=60
+        for name in ${AIFTRAIN_PASS-} "${!AIFTRAIN_@}" OMP_NUM_THREADS; do
+            if [[ -v $name ]]; then options+=(-x "$name"); fi
+        done
         if ((EUID == 0)); then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi # as this script does
         ;;
     'slurm '*) options+=("--ntasks-per-node=$AIFTRAIN_RANKS_PER_NODE" --kill-on-bad-exit=1) ;;
@@ -40,6 +41,7 @@ setsid "${mpiexec[@]}" "${options[@]}" "${program[@]}" -m aiftrain.train "$AIFTR
 running=$!
 while kill -0 "$running" 2>/dev/null; do wait "$running" || true; done # a signal ends a wait, not mpiexec
 wait "$running" && code=0 || code=$?
+if ((code == 0)) && grep -qs '"exit_code": 75' "$logs/rank-00000.exit.json"; then code=75; fi # saved, and wants to go on
 case $code in
     0 | 2 | 75) exit "$code" ;;
     *) exit $((asked && code > 128 ? 75 : 1)) ;; # killed in the start, before there was anything to save

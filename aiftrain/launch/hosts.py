@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from aiftrain.errors import UserError
@@ -15,6 +15,7 @@ from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import RunSpec
 
 _SLOTS = "slots="  # Open MPI and DeepSpeed write behind a name how many ranks it takes; the plan says that here
+_PASSED_ON = ("PYTHONPATH", "GLOO_SOCKET_IFNAME", "MKL_NUM_THREADS", "MASTER_ADDR", "MASTER_PORT")  # to other nodes
 _ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID")
 
 
@@ -31,7 +32,7 @@ def host_exports(spec: RunSpec, layout: ParallelLayout) -> dict[str, str]:
         ours["GLOO_SOCKET_IFNAME"] = "lo"
     if cores := cores_per_rank(spec, layout):
         ours["OMP_NUM_THREADS"] = str(cores)
-    return ours | {"AIFTRAIN_PASS": " ".join(_passed_on(run_environment(spec).keys() | ours.keys()))}
+    return ours | {"AIFTRAIN_PASS": " ".join(sorted({*run_environment(spec), *_PASSED_ON}))}
 
 
 def check_hosts(spec: RunSpec, layout: ParallelLayout, environ: Mapping[str, str] = os.environ) -> None:
@@ -65,8 +66,3 @@ def _check_hostfile(hostfile: Path, nodes: int) -> None:
         raise UserError(f"{hostfile} names {', '.join(twice)} more than once; one line a node, and `{_SLOTS}` is ours")
     if len(hosts) != nodes:
         raise UserError(f"nodes={nodes}, but {hostfile} names {len(hosts)}: {', '.join(hosts) or 'none'}")
-
-
-def _passed_on(names: Iterable[str]) -> list[str]:
-    """Of what job.sh exports, the names that the ranks want on other nodes too."""
-    return sorted({*names, "PYTHONPATH", "MKL_NUM_THREADS", "MASTER_ADDR", "MASTER_PORT"})

@@ -20,7 +20,7 @@ class Estimate(Strict):
     tokens_per_step: int
     flops_per_token: float
     flops: float
-    flops_6nd: float  # 6 x parameters x tokens, as the EU's guidelines count
+    flops_6nd: float  # 6 x active parameters x tokens, as the EU's guidelines count
     states: StateBytes
     states_by_stage: tuple[int, ...]  # of one rank, ZeRO stage 0 to 3
     memory_per_rank: int | None
@@ -52,7 +52,7 @@ def estimate(spec: RunSpec, precision: Precision) -> Estimate:
         tokens_per_step=train.tokens_per_step,
         flops_per_token=per_token,
         flops=per_token * tokens,
-        flops_6nd=6.0 * model.parameters * tokens,
+        flops_6nd=6.0 * model.active_parameters * tokens,
         states=states_of(spec, precision),
         states_by_stage=tuple(states_of(spec, precision, stage=stage).total for stage in STAGES),
         memory_per_rank=memory_per_rank(spec),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from aiftrain.errors import UserError
+from aiftrain.errors import EXIT_OK, EXIT_RESUME, UserError
 
 MPI_LAUNCHERS = ("openmpi", "pals", "mpich")  # whose ranks an MPI library joins
 
@@ -25,6 +25,15 @@ class Rank:
     local_rank: int = 0
     local_size: int = 1
     launcher: str = "none"
+
+    def exit_status(self, code: int) -> int:
+        """What a rank that ends with `code` tells its launcher.
+
+        mpiexec and DeepSpeed's runner kill all ranks, saving or not, once one leaves with another code than 0.
+        To them a rank that has saved is done; that it wants to go on its note says, and their script reads that.
+        """
+        ends_all = self.launcher in (*MPI_LAUNCHERS, "deepspeed")
+        return EXIT_OK if ends_all and code == EXIT_RESUME else code
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ def _not_of_srun(environ: Mapping[str, str]) -> bool:
     return speaks_of_node or environ.get("SLURM_PROCID") != environ["PMI_RANK"]
 
 
+_TASKS = re.compile(r"(\d+)(?:\(x(\d+)\))?(?:,|$)")
 _SLURM_LOCAL_SIZE = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE")
 _DIALECTS = (
     _Dialect("deepspeed", "RANK", ("WORLD_SIZE",), ("LOCAL_RANK",), ("LOCAL_SIZE",), lambda e: "CROSS_SIZE" in e),
@@ -117,6 +127,6 @@ def _number(environ: Mapping[str, str], dialect: _Dialect, names: tuple[str, ...
 
 def _of_this_node(tasks: str, node: str) -> str:
     """Slurm's list of tasks a node, such as `4(x2),3` for 4, 4 and 3; the entry of node number `node`."""
-    entries = re.findall(r"(\d+)(?:\(x(\d+)\))?(?:,|$)", tasks)
+    entries = _TASKS.findall(tasks) if re.fullmatch(rf"(?:{_TASKS.pattern})+", tasks) else []
     counts = [count for count, times in entries for _ in range(int(times or 1))]
     return counts[int(node)] if node.isdigit() and int(node) < len(counts) else tasks

@@ -39,9 +39,7 @@ def main(arguments: list[str]) -> int:
         code, message = EXIT_FAILED, f"{type(error).__name__}: {error}"
     if message:
         print(message, file=sys.stderr)
-    if process is not None:
-        process.end(code, message)
-    return code
+    return code if process is None else process.end(code, message)
 
 
 def _train(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> int:

@@ -60,11 +60,11 @@ def _load(launcher: str) -> Any:
     try:
         return importlib.import_module("mpi4py.MPI")
     except ImportError as error:
-        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be used here ({error})"
-        raise UserError(
-            f"the ranks of {launcher} meet over mpi4py, which {reason}: "
-            f"python -m pip install -c constraints.txt 'aiftrain[mpi]', {_BY_HAND}"
-        ) from error
+        if error.name == "mpi4py":
+            reason = "this Python lacks: python -m pip install -c constraints.txt 'aiftrain[mpi]'"
+        else:
+            reason = f"cannot load that MPI ({error}): load its module, or put its folder on LD_LIBRARY_PATH"
+        raise UserError(f"the ranks of {launcher} meet over mpi4py, which {reason}, {_BY_HAND}") from error
 
 
 def _interface_address(interface: str) -> str:

@@ -49,12 +49,14 @@ class RankProcess:
         os.close(log)
         self._write("start.json", {"pid": os.getpid()})
 
-    def end(self, exit_code: int, message: str) -> None:
-        """Say how this rank ended; the launcher takes a rank that has not said so for killed."""
+    def end(self, exit_code: int, message: str) -> int:
+        """Say how this rank ended, and give the code to leave with. A rank that has not said so counts as killed."""
         try:
             self._write("exit.json", {"exit_code": exit_code, "message": message})
         except OSError as error:  # a full disk: the exit code still speaks, and a traceback would bury the message
             print(f"cannot write {self._file('exit.json')}: {error.strerror}", file=sys.stderr)
+            return exit_code
+        return self.rank.exit_status(exit_code)
 
     def _file(self, ending: str) -> Path:
         return self._stem.with_name(f"{self._stem.name}.{ending}")

@@ -1,6 +1,6 @@
 """A rank without torch, for the tests of what starts and watches ranks: keeps to the run folder's rules.
 
-`python -m tests.launch.stand_in RUN_FOLDER`; RUN_FOLDER/behaviour.json says what each rank does.
+`python -m tests.launch.stand_in ... RUN_FOLDER`; RUN_FOLDER/behaviour.json says what each rank does.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import NoReturn
 
 from aiftrain.run.folder import RunFolder, append_line
+from aiftrain.run.rank import read_rank
 
-RANK = int(os.environ["RANK"])
+IDENTITY = read_rank(os.environ)
+RANK = IDENTITY.rank
 ATTEMPT = int(os.environ["AIFTRAIN_ATTEMPT"])
 
 
 def main() -> None:
-    folder = RunFolder(sys.argv[1])
+    folder = RunFolder(sys.argv[-1])
     stem = folder.attempt_logs(ATTEMPT) / f"rank-{RANK:05d}"
     stop: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
+    for sign in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(sign, lambda number, _: stop.append(number))
+    Path(f"{stem}.env").write_text("".join(f"{name}={value}\n" for name, value in os.environ.items()))
     note(stem, "start", pid=os.getpid())
     behaviour = json.loads((folder.path / "behaviour.json").read_text())[str(RANK)]
     match behaviour["does"]:
@@ -45,7 +49,8 @@ def take_steps(folder: RunFolder, stem: Path, behaviour: dict[str, float], stop:
             record = {"step": step, "attempt": ATTEMPT, "time": time.time(), "tokens": step * 128, "loss": 6.0 / step}
             append_line(folder.metrics, record | {"grad_norm": 1.0, "lr": 1e-3, "tokens_per_s": 1000.0})
         time.sleep(behaviour["seconds"])
-        if stop:
+        if stop or (stem.parent / "asked").exists():  # as the trainer's ranks agree
+            (stem.parent / "asked").touch()
             time.sleep(behaviour.get("save", 0.0))
             (stem.parent / f"saved-{RANK}").touch()
             leave(stem, 75, "")
@@ -67,7 +72,7 @@ def note(stem: Path, kind: str, **fields: object) -> None:
 def leave(stem: Path, code: int, message: str) -> NoReturn:
     Path(f"{stem}.log").write_text(f"first line\nTraceback of rank {RANK}\n{message}\n")
     note(stem, "exit", exit_code=code, message=message)
-    sys.exit(code)
+    sys.exit(IDENTITY.exit_status(code))
 
 
 main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,16 @@ needs_slurm = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 needs_database = pytest.mark.skipif(MISSING_WITH_DATABASE is not None, reason=str(MISSING_WITH_DATABASE))
 
 
+@cache
+def composed(site: str, *overrides: str) -> RunSpec:
+    return resolve(["recipe=smoke", f"factory={site}", f"account={ACCOUNT}", "train.micro_batch=1", *overrides])
+
+
 def job(site: str, *overrides: str, nodes: int = 1) -> RunSpec:
     """The smoke recipe at a site, with a batch that as many nodes can share."""
-    words = ["recipe=smoke", f"factory={site}", f"account={ACCOUNT}", f"nodes={nodes}", "train.micro_batch=1"]
-    spec = resolve([*words, *overrides])
+    spec = composed(site, *overrides)
     train = spec.train.model_copy(update={"global_batch": nodes * spec.hardware.devices_per_node})
-    return spec.model_copy(update={"train": train})
+    return spec.model_copy(update={"train": train, "nodes": nodes})
 
 
 def script(spec: RunSpec, folder: Path) -> Path:
@@ -48,10 +53,6 @@ def script(spec: RunSpec, folder: Path) -> Path:
     run = RunFolder(folder / "run")
     run.write(run.job_sh, render(spec, make_plan(spec, to_launch=True).execution.layout, run))
     return run.job_sh
-
-
-def most_nodes(spec: RunSpec) -> int:
-    return job_limits(spec).max_nodes or LARGE
 
 
 def queues(site: str) -> Iterator[tuple[str, ...]]:

@@ -51,8 +51,10 @@ class Daemons:
         """Wait until something is so. RuntimeError with the last words of all logs where it is not in time."""
         deadline = time.monotonic() + seconds
         while not condition():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{what}: not within {seconds} s\n{self.last_words()}")
+            ended = [name for name, process in self._running.items() if process.poll() is not None]
+            if ended or time.monotonic() > deadline:
+                why = f"{', '.join(ended)} ended" if ended else f"not within {seconds} s"
+                raise RuntimeError(f"{what}: {why}\n{self.last_words()}")
             time.sleep(0.05)
 
     def last_words(self) -> str:

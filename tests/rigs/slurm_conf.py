@@ -69,8 +69,7 @@ def slurm_conf(shape: Shape, state: Path, ports: Ports, *, live: bool, accountin
         *_accounting(state, ports, accounting),
         *(["GresTypes=gpu"] if shape.gpus else []),
         *(_live_nodes(shape, ports) if live else [f"NodeName=node[1-{shape.nodes}] State=CLOUD {_node(shape)}"]),
-        *(_partition(name, partition) for name, partition in shape.partitions.items()),
-        f"PartitionName={next(iter(shape.partitions))} Default=YES",
+        *(_partition(name, partition, not place) for place, (name, partition) in enumerate(shape.partitions.items())),
     ]
     return "\n".join(lines) + "\n"
 
@@ -146,13 +145,14 @@ def _node(shape: Shape) -> str:
     return " ".join(words)
 
 
-def _partition(name: str, limits: Partition) -> str:
+def _partition(name: str, limits: Partition, default: bool) -> str:
     known = {
         "MaxNodes": limits.max_nodes,
         "MinNodes": limits.min_nodes,
         "MaxTime": limits.max_time,
         "DefaultTime": limits.default_time,
         "OverSubscribe": "EXCLUSIVE" if limits.exclusive else None,
+        "Default": "YES" if default else None,
     }
     words = [f"{key}={value}" for key, value in known.items() if value is not None]
     return " ".join([f"PartitionName={name} Nodes=ALL", *words])

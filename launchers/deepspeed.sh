@@ -26,7 +26,8 @@ printf "%s slots=$AIFTRAIN_RANKS_PER_NODE\n" "${hosts[@]:?$AIFTRAIN_HOSTFILE nam
 } >"$logs/rank.sh"
 chmod +x -- "$logs/rank.sh"
 port=${MASTER_PORT:-$((10000 + $$ % 20000))} # DeepSpeed's own is 29500 for everyone
-while [[ -z ${MASTER_PORT-} ]] && grep -qs "$(printf ':%04X [0-9A-F]*:0000 0A' "$port")" /proc/net/tcp /proc/net/tcp6; do ((port += 1)); done
+taken() { grep -qs "$(printf ':%04X [0-9A-F]*:0000 0A' "$port")" /proc/net/tcp /proc/net/tcp6; }
+while [[ -z ${MASTER_PORT-} ]] && taken; do ((port += 1)); done
 options=("--hostfile=$logs/hostfile" "--master_port=$port" --no_ssh_check --no_python --no_local_rank)
 if ((${#hosts[@]} == 1)) && [[ ${hosts[0]} =~ ^(localhost|127\..*|"$(hostname)")$ ]]; then
     options+=("--master_addr=${MASTER_ADDR:-127.0.0.1}" "$logs/rank.sh")
@@ -38,7 +39,9 @@ fi
 cd / # DeepSpeed tells the nodes to enter this folder, and does not quote its name
 running=
 asked=
-ask() { # Of a signal the runner dies alone, or kills its ranks after 30 s. Rank 0 is asked, and asks the others.
+# Of a signal the runner dies alone, or kills its ranks after 30 s. Rank 0 is asked, and asks the others.
+# shellcheck disable=SC2329 # the trap calls it
+ask() {
     asked=1
     until [[ -s $logs/rank-00000.start.json ]]; do kill -0 "$running" 2>/dev/null && sleep 0.1 || return 0; done
     [[ $(<"$logs/rank-00000.start.json") =~ \"host\":\ \"([^\"]*)\".*\"pid\":\ ([0-9]+) ]] || return 0
@@ -53,7 +56,7 @@ trap ask TERM INT HUP USR1
 while kill -0 "$running" 2>/dev/null; do wait "$running" || true; done # a signal ends a wait, not the runner
 wait "$running" && code=0 || code=$?
 # A launcher that a signal killed counts as a success with DeepSpeed: only what the ranks say does.
-ended=$(cat -- "$logs"/rank-*.exit.json /dev/null | grep -Ec '"exit_code": (0|75)' || true)
+ended=$({ grep -lE '"exit_code": (0|75)\b' "$logs"/rank-*.exit.json /dev/null || true; } | wc -l)
 if ((code == 0 && ended < AIFTRAIN_RANKS)); then code=1; fi
 if ((code == 0)) && grep -qs '"exit_code": 75' "$logs/rank-00000.exit.json"; then code=75; fi # saved, and wants to go on
 case $code in

@@ -64,6 +64,7 @@ _SHELLS = {"bash": _BASH, "zsh": _ZSH}
 _OPTIONS = ("--json", "--multirun", "--cfg", "--resolve", "--help")
 _OF_PLAN = ("--search", "--deadline", "--budget", "--cheapest", "--compare", "--picture", "--points", "--calibrate")
 _SHOWN = ("factories", "hardware", "recipes")
+_OF_A_RUN = ("status", "logs", "cancel")
 
 
 def run_completion(words: list[str]) -> int:
@@ -103,10 +104,18 @@ def _candidates(typed: list[str], current: str) -> Iterator[str]:
         yield from _OF_PLAN if verbs == ["plan"] else ()
     elif verbs and verbs[0] in _SHOWN:
         yield from _shown(verbs[0], typed)
+    elif verbs and verbs[0] in _OF_A_RUN:
+        yield from _runs()
     elif verbs in (["data"], ["checkpoints"]) and typed[-1] == verbs[0]:
         yield from {"data": ("prepare", "inspect"), "checkpoints": ("list", "verify", "export")}[verbs[0]]
     else:
         yield from _overrides(current)
+
+
+def _runs() -> Iterator[str]:
+    from aiftrain.cli.status import all_runs
+
+    yield from (str(run.path) for run in all_runs())
 
 
 def _shown(verb: str, typed: list[str]) -> Iterator[str]:

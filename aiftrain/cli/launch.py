@@ -87,7 +87,7 @@ def _plan(spec: RunSpec, console: Console) -> LaunchPlan:
 
 
 def _corpus(spec: RunSpec, console: Console, overrides: list[str]) -> PreparedCorpus:
-    """The prepared corpus. A run that starts here prepares it on the spot; a job expects it, because nodes cost money."""
+    """The prepared corpus. A run that starts here prepares it on the spot; a job expects it: its nodes cost money."""
     from aiftrain.cli.data import prepare_shown
     from aiftrain.data.prepare import prepared
     from aiftrain.plan.limits import is_queued

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aiftrain.errors import ConfigError, Problem, UserError
 from aiftrain.launch.header import seconds_to_save
+from aiftrain.launch.jobs import job_numbers, look_up
 from aiftrain.launch.step import native_python, used_container
 from aiftrain.plan.limits import seconds_of, time_limit
 from aiftrain.plan.plan import LaunchPlan
@@ -19,7 +20,8 @@ from aiftrain.run.spec import RunSpec
 
 
 def check_before_queue(spec: RunSpec, plan: LaunchPlan, folder: RunFolder) -> None:
-    """Raises ConfigError with everything on this machine that stands against the job."""
+    """Raises ConfigError with everything on this machine that stands against the job; UserError where it has one."""
+    _refuse_a_second_job(spec, folder)
     problems = [*_folder_problems(folder), *_software_problems(spec), *_time_problems(spec, plan)]
     if problems:
         raise ConfigError(problems)
@@ -49,10 +51,18 @@ def refuse_unconfirmed(cost: str) -> UserError:
     )
 
 
+def _refuse_a_second_job(spec: RunSpec, folder: RunFolder) -> None:
+    """Two jobs of one run would find its lock taken and waste their nodes."""
+    for job in look_up(spec.launcher.name, job_numbers(folder)[-1:]):
+        if job.active and job.state != "completing":
+            cancel = f"python -m aiftrain cancel {folder.path}"
+            raise UserError(f"job {job.number} of this run is {job.state}: wait for it, or end it: {cancel}")
+
+
 def _folder_problems(folder: RunFolder) -> Iterator[Problem]:
     path = folder.path.absolute()
     there = next(each for each in (path, *path.parents) if each.exists())
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         yield Problem("run_dir", f"{there} cannot be written", "run_dir=<a folder that you may write>")
 
 

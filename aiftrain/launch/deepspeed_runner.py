@@ -22,10 +22,10 @@ from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import RunSpec
 
 
-def deepspeed_exports(spec: RunSpec, layout: ParallelLayout) -> dict[str, str]:
-    """What launchers/deepspeed.sh reads."""
+def deepspeed_exports(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> dict[str, str]:
+    """What launchers/deepspeed.sh reads. The runner itself is no container's."""
     runner = [native_python(spec), "-m", "deepspeed.launcher.runner"]
-    return host_exports(spec, layout) | {"AIFTRAIN_DEEPSPEED": shlex.join(runner)}
+    return host_exports(spec, layout, run_folder) | {"AIFTRAIN_DEEPSPEED": shlex.join(runner)}
 
 
 def check_deepspeed(spec: RunSpec, layout: ParallelLayout, environ: Mapping[str, str] = os.environ) -> None:

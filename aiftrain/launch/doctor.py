@@ -15,6 +15,7 @@ from typing import Literal
 
 from aiftrain.errors import AiftrainError
 from aiftrain.plan.here import this_node
+from aiftrain.plan.limits import is_queued
 from aiftrain.plan.memory import CHECKPOINT_BYTES
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.lock import RunLock
@@ -27,6 +28,7 @@ _GIB = 2**30
 _FEW_INODES = 10_000
 _FEW_OPEN_FILES = 4_096
 _LOOSE_LIPS = ("WANDB_API_KEY", "WANDB_BASE_URL", "HF_TOKEN", "HF_ENDPOINT", "HUGGING_FACE_HUB_TOKEN")
+_COMMANDS = {"slurm": ("sbatch", "srun", "scontrol"), "pbs": ("qsub", "qstat", "qdel")}
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -162,12 +164,14 @@ def _lock(folder: RunFolder) -> Check:
 
 def _site(spec: RunSpec, environ: Mapping[str, str]) -> Iterator[Check]:
     yield Check("factory", "ok", f"{spec.factory.name}: {spec.factory.title}")
-    commands = [name for name in ("sbatch", "srun", "scontrol") if shutil.which(name)]
-    missing = spec.launcher.name == "slurm" and len(commands) < 3
+    commands = _COMMANDS["pbs" if spec.factory.scheduler == "pbs" else "slurm"]
+    found = [name for name in commands if shutil.which(name)]
+    missing = is_queued(spec) and len(found) < len(commands)
     advice = "log in to a login node of the site, or train here with factory=local" if missing else ""
-    yield Check("scheduler", "fail" if missing else "ok", ", ".join(commands) or "no Slurm commands", advice)
-    job = environ.get("SLURM_JOB_ID")
-    yield Check("allocation", "ok", f"inside Slurm job {job}" if job else "none: this is no job")
+    shown = ", ".join(found) or f"no {commands[0]}"
+    yield Check("scheduler", "fail" if missing else "ok", shown, advice)
+    job = environ.get("SLURM_JOB_ID") or environ.get("PBS_JOBID")
+    yield Check("allocation", "ok", f"inside job {job}" if job else "none: this is no job")
 
 
 def _privacy(environ: Mapping[str, str]) -> Iterator[Check]:
@@ -183,4 +187,4 @@ def _privacy(environ: Mapping[str, str]) -> Iterator[Check]:
 
 
 def _trains_here(spec: RunSpec) -> bool:
-    return spec.launcher.name == "local"
+    return not is_queued(spec)

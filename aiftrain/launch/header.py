@@ -1,4 +1,4 @@
-"""The #SBATCH lines of job.sh: what the site's profile and the run ask of Slurm. Only options that Slurm 22.05 knows."""
+"""The #SBATCH lines of job.sh: what the profile and the run ask of Slurm. Only options that Slurm 22.05 knows."""
 
 from __future__ import annotations
 

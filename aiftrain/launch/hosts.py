@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aiftrain.errors import UserError
 from aiftrain.launch.environment import run_environment
-from aiftrain.launch.step import native_python
+from aiftrain.launch.step import program
 from aiftrain.launch.tasks import cores_per_rank
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import RunSpec
@@ -19,10 +19,10 @@ _PASSED_ON = ("PYTHONPATH", "GLOO_SOCKET_IFNAME", "MKL_NUM_THREADS", "MASTER_ADD
 _ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID")
 
 
-def host_exports(spec: RunSpec, layout: ParallelLayout) -> dict[str, str]:
+def host_exports(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> dict[str, str]:
     """What launchers/mpi.sh and launchers/deepspeed.sh read besides the run and its folder."""
     ours = {
-        "AIFTRAIN_PROGRAM": shlex.join([native_python(spec)]),
+        "AIFTRAIN_PROGRAM": shlex.join(program(spec, run_folder)),
         "AIFTRAIN_RANKS": str(layout.world_size),
         "AIFTRAIN_RANKS_PER_NODE": str(layout.ranks_per_node),
     }

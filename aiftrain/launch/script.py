@@ -45,8 +45,8 @@ def _header(spec: RunSpec, layout: ParallelLayout) -> Iterable[str]:
 
 def _comments(spec: RunSpec) -> Iterator[str]:
     yield f"# Written by aiftrain {aiftrain.__version__} for run {spec.digest}."
-    if spec.factory.container and spec.factory.container.image is None and spec.launcher.name == "slurm":
-        yield "# No container, because no image is named (factory.container.image): the Python of a virtual environment."
+    if spec.launcher.name == "slurm" and spec.factory.container and spec.factory.container.image is None:
+        yield "# No container, because no image is named: factory.container.image=... names one."
 
 
 def _export_lines(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> Iterator[str]:
@@ -59,15 +59,9 @@ def _export_lines(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> It
 
 
 def _launcher_exports(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> dict[str, str]:
-    match spec.launcher.name:
-        case "slurm":
-            return slurm_exports(spec, layout, run_folder)
-        case "pbs":
-            return pbs_exports(spec, layout)
-        case "mpi":
-            return mpi_exports(spec, layout)
-        case "deepspeed":
-            return deepspeed_exports(spec, layout)
-        case "local":
-            ranks = str(layout.ranks_per_node)
-            return {"AIFTRAIN_PYTHON": native_python(spec), "AIFTRAIN_RANKS": ranks, "GLOO_SOCKET_IFNAME": "lo"}
+    """What the launcher's body reads besides the run and its folder."""
+    if spec.launcher.name == "local":
+        ranks = str(layout.ranks_per_node)
+        return {"AIFTRAIN_PYTHON": native_python(spec), "AIFTRAIN_RANKS": ranks, "GLOO_SOCKET_IFNAME": "lo"}
+    exports = {"slurm": slurm_exports, "pbs": pbs_exports, "mpi": mpi_exports, "deepspeed": deepspeed_exports}
+    return exports[spec.launcher.name](spec, layout, run_folder)

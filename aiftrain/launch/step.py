@@ -21,7 +21,7 @@ _ON_EACH_NODE = (
 
 
 def slurm_exports(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> dict[str, str]:
-    """What launchers/slurm.sh reads besides the run and its folder. UserError for a folder that no container can bind."""
+    """What launchers/slurm.sh reads besides the run and its folder. UserError: a folder that no container can bind."""
     rendezvous = spec.factory.rendezvous
     return {
         "AIFTRAIN_STEP": shlex.join(_step(spec, layout, run_folder)),
@@ -41,6 +41,16 @@ def used_container(spec: RunSpec) -> tuple[Container, str] | None:
     """The container that ranks run in, and its image; None where no image is named."""
     container = spec.factory.container
     return (container, container.image) if container and container.image else None
+
+
+def program(spec: RunSpec, run_folder: Path) -> list[str]:
+    """The ranks' Python with what stands before it, for launchers that know nothing of containers."""
+    container = used_container(spec)
+    if container is None:
+        return [native_python(spec)]
+    if container[0].runtime == "enroot":
+        raise UserError(f"launcher={spec.launcher.name} starts no enroot containers; Slurm does, through Pyxis")
+    return [*_singularity(spec, *container, run_folder), spec.launcher.python or "python3"]
 
 
 def _step(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> list[str]:

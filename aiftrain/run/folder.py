@@ -45,9 +45,9 @@ class RunFolder:
 
     def read_spec(self) -> RunSpec:
         """The run's spec; UserError where the folder is none of ours or from another format."""
-        if not self.run_json.is_file():
-            raise UserError(f"{self.path} is no run folder: it has no run.json")
         try:
+            if not self.run_json.is_file():
+                raise UserError(f"{self.path} is no run folder: it has no run.json")
             document = json.loads(self.run_json.read_text(encoding="utf-8"))
             if document.get("format") != FORMAT:
                 raise UserError(
@@ -56,6 +56,8 @@ class RunFolder:
             return RunSpec.model_validate(document)
         except (ValueError, ValidationError) as error:
             raise UserError(f"{self.run_json} cannot be read as a run: {error}") from error
+        except OSError as error:
+            raise MachineError(f"cannot read {self.run_json}: {error.strerror}") from error
 
     def write(self, file: Path, text: str) -> None:
         """Replace `file` with `text`, durably and in one move."""

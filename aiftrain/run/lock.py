@@ -82,6 +82,28 @@ class RunLock:
             raise MachineError(f"cannot open {self.path}: {error.strerror}") from error
 
 
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock now. Only reads, so that all who may read a run may ask.
+
+    Raises MachineError where the file cannot be read or the file system cannot lock.
+    """
+    try:
+        stream = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise MachineError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return True
+        raise MachineError(f"cannot lock {path}: {error.strerror}") from error
+    finally:
+        os.close(stream)
+    return False
+
+
 def read_holder(path: Path) -> Holder | None:
     """Who wrote into a lock file last; None where nobody did or the text is cut."""
     try:

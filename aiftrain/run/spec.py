@@ -28,6 +28,7 @@ _FREE_TO_CHANGE = {
     "evaluate_every",
     "evaluate_batches",
     "measure_matmul",
+    "hang_minutes",
 }
 
 Precision = Literal["fp32", "bf16"]
@@ -84,6 +85,7 @@ class TrainSpec(Strict):
     evaluate_every: int = Field(0, ge=0)  # steps; 0: only at the end
     evaluate_batches: int = Field(4, ge=0)  # global batches of each source; 0: never evaluate
     measure_matmul: bool = True  # measure this machine's matmul rate at start, for the FLOP share
+    hang_minutes: float = Field(30.0, gt=0)  # without a step, after which a rank takes the run for hung and ends it
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSpec:
@@ -144,6 +146,7 @@ class LauncherSpec(Strict):
     hostfile: str | None = None  # of mpi and deepspeed: the nodes, one a line; None: this machine, or the allocation's
     mpiexec: str = "mpiexec"  # of mpi: what starts the ranks, in shell words, such as `srun --mpi=pmix`
     confirm_above: float | None = Field(100.0, ge=0)  # node-hours of one job that are not submitted without a yes
+    max_restarts: int = Field(3, ge=0)  # of a job without a new step, after which it starts no more; 0: no limit
     extra: tuple[str, ...] = ()  # options for the scheduler, verbatim
 
 

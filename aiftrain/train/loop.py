@@ -21,6 +21,7 @@ from aiftrain.train.rendezvous import agree, part
 from aiftrain.train.schedule import learning_rate
 from aiftrain.train.snapshot import Checkpoints, TrainState
 from aiftrain.train.tracking import Tracker
+from aiftrain.train.watchdog import Watchdog
 
 
 @dataclass
@@ -38,11 +39,13 @@ class Trainer:
     stop: StopRequest
     matmul_flops: float | None  # per second, all ranks together
     lock: RunLock  # held by rank 0 as long as this object lives
+    watchdog: Watchdog
 
     def run(self, state: TrainState) -> int:
         """Train from `state` to the end, or to a request to stop. Gives the exit code."""
         total, saved = self.spec.train.total_steps, state.step
         while state.step < total:
+            self.watchdog.alive()
             started = time.perf_counter()
             micro_batches = list(self._micro_batches(state.step))
             tokens, stops = agree([sum(b.valid_tokens for b in micro_batches), bool(self.stop.signal)], self.device)
@@ -125,6 +128,7 @@ class Trainer:
 
     def close(self) -> None:
         """Leave in good order: the tracker's files, the process group, the lock."""
+        self.watchdog.stop()
         self.tracker.close()
         part()
         self.lock.release()

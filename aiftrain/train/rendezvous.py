@@ -80,13 +80,12 @@ def _other_world(rank: Rank, layout: ParallelLayout) -> str:
     plan = f"the plan is for {layout.world_size} ranks ({layout.nodes} nodes of {layout.ranks_per_node})"
     if rank.launcher == "none":
         return f"{plan}, but this process is alone: start it under torchrun, srun or mpiexec, or with `aiftrain launch`"
-    if rank.world_size == 1:
-        return (
-            f"{plan}, but {rank.launcher} calls this process a world of its own: if there are {layout.world_size} of "
-            "them, whoever started them is not the MPI that they ask (srun --mpi=list shows what srun speaks; "
-            "mpiexec and mpi4py must be of one MPI)"
-        )
     ways = f"start {layout.world_size}, or plan for {rank.world_size}"
+    if rank.world_size == 1 and rank.launcher in ("slurm", *MPI_LAUNCHERS):
+        ways += (
+            f". If there are {layout.world_size} processes and each calls itself the only one, mpiexec or srun speaks "
+            "another MPI than they do: use the mpiexec of their MPI, or another srun --mpi=... (srun --mpi=list)"
+        )
     return f"{plan}, but {rank.launcher} started {rank.world_size}: {ways}"
 
 

@@ -9,6 +9,7 @@ import torch
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.data.batches import Batches
 from aiftrain.data.prepare import PreparedCorpus
+from aiftrain.run.attempts import refuse_loop
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import Execution
 from aiftrain.run.lock import RunLock
@@ -17,11 +18,12 @@ from aiftrain.run.spec import RunSpec
 from aiftrain.train.engine import Engine
 from aiftrain.train.loop import Trainer
 from aiftrain.train.measure import matmul_flops
-from aiftrain.train.process import StopRequest
+from aiftrain.train.process import RankProcess, StopRequest
 from aiftrain.train.randomness import seed_everything
 from aiftrain.train.rendezvous import agree, meet
 from aiftrain.train.snapshot import Checkpoints, TrainState
 from aiftrain.train.tracking import Tracker
+from aiftrain.train.watchdog import Watchdog
 
 
 def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tuple[Trainer, TrainState]:
@@ -32,6 +34,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     lock = RunLock(folder.lock)
     if rank.rank == 0:
         lock.acquire()
+        refuse_loop(folder, spec.launcher, attempt)
     device = meet(rank, execution.layout, spec.hardware, spec.factory.rendezvous)
     seed_everything(spec.seed, rank.rank, spec.train.deterministic)
     tracker = Tracker(folder, spec, rank, attempt)
@@ -58,6 +61,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         stop=stop,
         matmul_flops=measured,
         lock=lock,
+        watchdog=Watchdog(spec.train.hang_minutes * 60, RankProcess(folder, attempt, rank), tracker),
     )
     return trainer, checkpoints.resume(engine)
 

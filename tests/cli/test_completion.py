@@ -48,6 +48,15 @@ def test_what_is_offered(line: str, offered: list[str]) -> None:
     assert offers(line) == offered
 
 
+def test_runs_are_offered_where_a_run_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/first", "runs/smoke/0123456789ab"):
+        Path(name).mkdir(parents=True)
+        (Path(name) / "run.json").touch()
+    assert offers("aiftrain logs ") == ["runs/first", "runs/smoke/0123456789ab"]
+    assert offers("aiftrain cancel runs/s") == ["runs/smoke/0123456789ab"]
+
+
 def test_everything_is_offered_at_first() -> None:
     assert {"plan", "launch", "recipe=", "model.", "nodes=", "train."} <= set(offers("python -m aiftrain "))
 

@@ -54,3 +54,44 @@ def test_a_mistake_in_one_run_of_a_sweep_is_told_with_it(capsys: pytest.CaptureF
     told = capsys.readouterr()
     assert "num_kv_heads 3" in told.err
     assert "nowhere" in told.err
+
+
+LARGE = ["recipe=eu-llm-1b", "factory=lumi", "account=project_465000001", "data.root=/corpus"]
+
+
+def test_a_dry_run_shows_the_command_and_the_script_and_touches_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*LARGE, "nodes=8", "time=1-00:00:00", "factory.container.image=docker://image"]
+    assert main(["launch", "--dry-run", *words]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("# 8 nodes for 1-00:00:00: up to 192 node-hours, 768 GPU-hours of project_465000001\n")
+    assert "&& sbatch --parsable job.sh\n" in told
+    assert "\n#SBATCH --nodes=8\n" in told
+    assert not list(Path().iterdir())
+
+
+def test_a_dry_run_refuses_what_a_launch_would(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["launch", "--dry-run", *LARGE]) == 2
+    assert "factory.container.image: there is no /appl/local" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_a_sweep_shows_each_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["launch", "--dry-run", "--json", "-m", *SMOKE, "seed=1,2"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert len({run["run_dir"] for run in runs}) == 2
+    assert all(run["command"] == ["bash", "job.sh"] for run in runs)
+
+
+def test_a_large_job_is_not_submitted_without_a_yes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("Ein Satz.\n" * 400, encoding="utf-8")
+    job = ["recipe=smoke", "factory=lumi", "account=project_465000001", "nodes=4", "train.micro_batch=1"]
+    job += [*NO_CORPUS[:2], "+data.sources.x={path: text.txt}", "factory.container.image=docker://image"]
+    job += ["data.cache_dir=cache", "train.global_batch=32"]
+    assert main(["data", "prepare", *job]) == 0
+    assert main(job) == 2
+    assert "not submitted: 4 nodes for 2-00:00:00: up to 192 node-hours" in capsys.readouterr().err
+    assert not Path("runs").exists()
+    monkeypatch.setenv("PATH", "")
+    assert main([*job, "--yes"]) == 2
+    assert "there is no sbatch here" in capsys.readouterr().err

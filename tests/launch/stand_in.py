@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from aiftrain.run.folder import RunFolder, append_line
+from aiftrain.run.process import die_with_parent
 from aiftrain.run.rank import read_rank
 
 IDENTITY = read_rank(os.environ)
@@ -23,6 +24,7 @@ ATTEMPT = int(os.environ["AIFTRAIN_ATTEMPT"])
 
 
 def main() -> None:
+    die_with_parent(signal.SIGTERM)
     folder = RunFolder(sys.argv[-1])
     stem = folder.attempt_logs(ATTEMPT) / f"rank-{RANK:05d}"
     stop: list[int] = []

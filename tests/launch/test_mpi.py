@@ -170,7 +170,7 @@ def test_a_hostfile_has_to_name_each_node_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="names nid1 more than once"):
         check_mpi(spec, layout, {})
     file.write_text("nid1\n")
-    with pytest.raises(UserError, match="nodes=2, but .* names 1: nid1"):
+    with pytest.raises(UserError, match=r"nodes=2, but .* names 1: nid1"):
         check_mpi(spec, layout, {})
 
 

@@ -81,7 +81,7 @@ def test_ranks_are_bound_as_the_site_says(run_folder: RunFolder) -> None:
 def test_a_job_without_an_account_is_refused_and_so_is_the_wrong_scheduler() -> None:
     with pytest.raises(ConfigError, match="hunter takes no job without one"):
         make_plan(resolve([*HUNTER, "account=null"]), to_launch=True)
-    with pytest.raises(ConfigError, match="launcher=slurm, but hunter has pbs\n.*launcher=pbs"):
+    with pytest.raises(ConfigError, match=r"launcher=slurm, but hunter has pbs\n.*launcher=pbs"):
         make_plan(resolve([*HUNTER, "launcher=slurm"]), to_launch=True)
 
 
@@ -184,5 +184,5 @@ def test_the_ranks_save_before_the_wall_time_ends(behind: str, tmp_path: Path) -
 
 @pytest.mark.ranks
 def test_a_rank_that_fails_fails_the_job(tmp_path: Path) -> None:
-    folder, script = pbs_job(tmp_path, "01:00:00", {"does": "fail", "code": 1, "message": "out of luck"})
-    assert script.wait(30) == 1
+    behaviour = {"does": "fail", "code": 1, "message": "out of luck"}
+    assert pbs_job(tmp_path, "01:00:00", behaviour)[1].wait(30) == 1

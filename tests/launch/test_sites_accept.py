@@ -1,4 +1,4 @@
-"""Every site's jobs before a real Slurm of its shape and size: what we submit it takes, what it would refuse we refuse."""
+"""Every site's jobs before a real Slurm of its shape and size: it takes what we submit, we refuse what it would."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LARGE = 1000  # nodes of one job, where nobody documents how many a job or the s
 
 def _takes_jobs(name: str) -> bool:
     factory = GROUPS.read("factory", name)
-    return factory["scheduler"] == "slurm" and factory["status"] == "operational"
+    return bool(factory["scheduler"] == "slurm" and factory["status"] == "operational")
 
 
 SITES = [name for name in GROUPS.choices("factory") if _takes_jobs(name)]
@@ -68,7 +68,7 @@ def queues(site: str) -> Iterator[tuple[str, ...]]:
 def test_jobs_of_all_sizes_are_accepted_at_full_size(site: str, tmp_path: Path) -> None:
     spec = job(site)
     with SlurmRig(site_shape(spec.factory, spec.hardware)) as rig:
-        for partition in spec.factory.partitions or {None: None}:
+        for partition in spec.factory.partitions or [""]:
             words = [f"launcher.partition={partition}"] if partition else []
             limits = job_limits(job(site, *words))
             least, most = limits.min_nodes or 1, limits.max_nodes or LARGE

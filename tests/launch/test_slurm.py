@@ -9,7 +9,7 @@ import pytest
 
 from aiftrain.errors import MachineError, UserError
 from aiftrain.launch.slurm import submit
-from aiftrain.run.folder import RunFolder
+from aiftrain.run.folder import RunFolder, read_lines
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def sbatch(tmp_path: Path, body: str) -> None:
 def test_gives_the_job_number_and_submits_from_the_run_folder(ready: RunFolder, tmp_path: Path) -> None:
     sbatch(tmp_path, 'echo "$PWD" "$@" > called; echo "welcome to the site"; echo "4711;lumi"')
     assert submit(ready) == "4711"
+    assert [record["job"] for record in read_lines(ready.jobs)] == ["4711"]
     assert (ready.path / "called").read_text() == f"{ready.path} --parsable job.sh\n"
 
 
@@ -38,6 +39,21 @@ def test_a_refusal_comes_in_the_words_of_sbatch(ready: RunFolder, tmp_path: Path
     sbatch(tmp_path, 'echo "sbatch: error: Invalid account" >&2; exit 1')
     with pytest.raises(UserError, match="Invalid account"):
         submit(ready)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Batch job submission failed: Unable to contact slurm controller (connect failure)",
+        'If munged is up, restart with --num-threads=10\nMunge encode failed: Failed to access "/run/munge/socket"',
+        "Batch job submission failed: Protocol authentication error",
+    ],
+)
+def test_a_slurm_that_is_down_is_the_machines_fault(words: str, ready: RunFolder, tmp_path: Path) -> None:
+    sbatch(tmp_path, f"echo 'sbatch: error: {words}' >&2; exit 1")
+    with pytest.raises(MachineError, match="Slurm does not answer"):
+        submit(ready)
+    assert not ready.jobs.exists()
 
 
 def test_an_answer_without_a_number_is_no_success(ready: RunFolder, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ TWO_NODES = ["nodes=2", "launcher.ranks_per_node=1"]
 
 @pytest.fixture(scope="module")
 def on_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
-    """Two nodes that run jobs, and tiny runs for them."""
-    with SlurmRig(live_shape(2), live=True) as rig, pytest.MonkeyPatch.context() as patch:
+    """Four nodes that run jobs, and tiny runs for them."""
+    with SlurmRig(live_shape(4), live=True) as rig, pytest.MonkeyPatch.context() as patch:
         yield trainings(tmp_path_factory.mktemp("trainings mit läufen"), rig, patch)
 
 
@@ -55,6 +55,13 @@ def test_a_job_trains_as_this_machine_does(
     assert losses(run) == undisturbed
     hosts = {file.read_text().split('"host": "')[1].split('"')[0] for file in run.attempt_logs(1).glob("*.start.json")}
     assert len(hosts) == (2 if "nodes=2" in layout else 1)
+
+
+def test_four_nodes_train_as_four_ranks_of_this_machine_do(on_rig: Trainings) -> None:
+    here = on_rig.here("four here", "launcher.ranks_per_node=4")
+    run, job = on_rig.submit("four nodes", "nodes=4", "launcher.ranks_per_node=1")
+    on_rig.finish(run, job)
+    assert losses(run) == losses(here)
 
 
 def test_two_jobs_share_a_node(on_rig: Trainings, undisturbed: dict[int, float]) -> None:

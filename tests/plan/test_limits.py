@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiftrain.errors import ConfigError
-from aiftrain.plan.limits import chosen_partition, seconds_of, site_problems, time_limit
+from aiftrain.plan.limits import chosen_partition, seconds_of, site_problems, site_warnings, time_limit
 from aiftrain.plan.plan import make_plan
 from aiftrain.plan.spec import resolve
 
@@ -46,11 +45,11 @@ def test_a_job_gets_the_longest_time_of_its_partition_unless_it_asks_for_less() 
     assert chosen_partition(resolve(lumi)) == "standard-g"
 
 
-def test_a_site_with_pbs_is_planned_for_and_not_launched_on() -> None:
+def test_a_site_with_pbs_is_launched_on_by_its_own_launcher() -> None:
     spec = resolve(["recipe=eu-llm-7b", "factory=hunter", "nodes=64", "data.root=/corpus", "account=mine"])
     assert make_plan(spec).estimate.partition == "default"
-    with pytest.raises(ConfigError, match="its scheduler is PBS, which aiftrain does not submit to yet"):
-        make_plan(spec, to_launch=True)
+    assert make_plan(spec, to_launch=True).estimate.partition == "default"
+    assert site_problems(spec.model_copy(update={"launcher": spec.launcher.model_copy(update={"name": "slurm"})})) != []
 
 
 def test_no_job_has_more_nodes_than_there_are() -> None:
@@ -58,3 +57,18 @@ def test_no_job_has_more_nodes_than_there_are() -> None:
     assert site_problems(resolve([*jupiter, "nodes=5643"])) == []
     [problem] = site_problems(resolve([*jupiter, "nodes=5644"]))
     assert (problem.where, problem.fits) == ("nodes", "nodes=5643")
+
+
+def test_an_account_of_another_form_is_warned_of_and_not_refused() -> None:
+    lumi = ["recipe=eu-llm-1b", "factory=lumi", "data.root=/corpus"]
+    odd, usual = (resolve([*lumi, f"account={account}"]) for account in ("mine", "project_465000001"))
+    assert ["account=mine: accounts of lumi" in warning for warning in site_warnings(odd)] == [True]
+    assert list(site_warnings(usual)) == []
+    assert set(site_warnings(odd)) <= set(make_plan(odd, to_launch=True).estimate.warnings)
+
+
+def test_a_container_without_an_image_is_told() -> None:
+    spec = resolve(["recipe=eu-llm-1b", "factory=jupiter"])
+    assert any("no image is named" in each for each in make_plan(spec).estimate.assumptions)
+    named = resolve(["recipe=eu-llm-1b", "factory=jupiter", "factory.container.image=/e/image.sif"])
+    assert not any("no image is named" in each for each in make_plan(named).estimate.assumptions)

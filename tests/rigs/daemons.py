@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+_END_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # tests that are killed leave nothing behind
 _PATIENCE = 10.0  # seconds that a process is given to end by itself
 SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
@@ -26,7 +27,7 @@ class Daemons:
         """The process, in a session of its own: signals for the terminal do not reach it."""
         with (self._logs / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
-                list(map(str, command)),
+                [*_END_WITH_US, *map(str, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

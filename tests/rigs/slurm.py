@@ -1,4 +1,4 @@
-"""A real Slurm on this machine, in the shape of a described cluster. Its state is volatile, and no other Slurm is touched.
+"""A real Slurm on this machine, in the shape of a described cluster. Its state is volatile; no other Slurm is touched.
 
 `SlurmRig(shape)` starts the controller alone: `sbatch --test-only` judges jobs as the site would, at full size.
 With `live=True` every node is a slurmd in namespaces of its own (host name, processes, mounts), and jobs run;
@@ -23,7 +23,7 @@ _CLIENT_SECONDS = 30  # a client of Slurm may wait for ever: none of ours does
 _NEEDED = {
     "slurm-wlm": ("slurmctld", "slurmd", "sbatch"),
     "munge": ("munged",),
-    "util-linux": ("unshare",),
+    "util-linux": ("unshare", "setpriv"),
 }
 _NEEDED_FOR_ACCOUNTING = {"slurmdbd": ("slurmdbd",), "mariadb-server": ("mariadbd", "mariadb-install-db")}
 
@@ -131,9 +131,7 @@ class SlurmRig:
         self.state.chmod(0o755)
         hosts = ["127.0.0.1 localhost", *(f"127.0.0.1 {name}" for name in self._own_nodes())]
         texts = {
-            "slurm.conf": slurm_conf(
-                self.shape, self.state, self._ports, live=self._live, accounting=self._accounting
-            ),
+            "slurm.conf": slurm_conf(self.shape, self.state, self._ports, live=self._live, accounting=self._accounting),
             "gres.conf": gres_conf(self.shape),
             "slurmdbd.conf": slurmdbd_conf(self.state, self._ports),
             "hosts": "\n".join(hosts) + "\n",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiftrain.plan.limits import seconds_of
 from aiftrain.run.machine import Partition, Qos
 from tests.rigs.shape import Shape
 
@@ -69,7 +70,7 @@ def slurm_conf(shape: Shape, state: Path, ports: Ports, *, live: bool, accountin
         *_accounting(state, ports, accounting),
         *(["GresTypes=gpu"] if shape.gpus else []),
         *(_live_nodes(shape, ports) if live else [f"NodeName=node[1-{shape.nodes}] State=CLOUD {_node(shape)}"]),
-        *(_partition(name, partition, not place) for place, (name, partition) in enumerate(shape.partitions.items())),
+        *_partitions(shape, accounting),
     ]
     return "\n".join(lines) + "\n"
 
@@ -145,7 +146,19 @@ def _node(shape: Shape) -> str:
     return " ".join(words)
 
 
-def _partition(name: str, limits: Partition, default: bool) -> str:
+def _partitions(shape: Shape, accounting: bool) -> Iterator[str]:
+    """The first is the default one. With accounting, limits that a quality of service exceeds are left to these."""
+    most = max((qos.max_nodes or 0 for qos in shape.qos.values()), default=0)
+    longest = max((qos.max_time for qos in shape.qos.values() if qos.max_time), key=_seconds, default=None)
+    for place, (name, limits) in enumerate(shape.partitions.items()):
+        if accounting and limits.max_nodes:
+            limits = limits.model_copy(update={"max_nodes": max(most, limits.max_nodes)})
+        if accounting and limits.max_time and longest:
+            limits = limits.model_copy(update={"max_time": max(longest, limits.max_time, key=_seconds)})
+        yield _partition(name, limits, default=place == 0)
+
+
+def _partition(name: str, limits: Partition, *, default: bool) -> str:
     known = {
         "MaxNodes": limits.max_nodes,
         "MinNodes": limits.min_nodes,
@@ -158,13 +171,16 @@ def _partition(name: str, limits: Partition, default: bool) -> str:
     return " ".join([f"PartitionName={name} Nodes=ALL", *words])
 
 
+def _seconds(time: str) -> int:
+    return seconds_of(time) or 0
+
+
 def _qos_limits(shape: Shape, qos: Qos) -> list[str]:
-    """DenyOnLimit refuses at once what would otherwise wait for ever; a larger limit than the partition's lifts that."""
-    flags = "Flags=DenyOnLimit,PartitionMaxNodes,PartitionTimeLimit"
+    """DenyOnLimit refuses at once what would otherwise wait for ever."""
     limits = {
         "MaxTRESPerJob=node": qos.max_nodes or shape.nodes,
         "MinTRESPerJob=node": qos.min_nodes,
         "MaxWall": qos.max_time,
         "MaxJobsPerUser": qos.max_jobs,
     }
-    return [flags, *(f"{key}={value}" for key, value in limits.items() if value is not None)]
+    return ["Flags=DenyOnLimit", *(f"{key}={value}" for key, value in limits.items() if value is not None)]

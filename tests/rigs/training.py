@@ -78,7 +78,7 @@ def output(run: RunFolder) -> str:
 
 def trainings(folder: Path, rig: SlurmRig, patch: pytest.MonkeyPatch) -> Trainings:
     """Text to train on, and an environment in which this process's commands find the rig."""
-    words = "der Hund und die Katze sehen das Haus".split()
+    words = ["der", "Hund", "und", "die", "Katze", "sehen", "das", "Haus"]
     lines = [" ".join(words[i % 7 :] + [str(i * 37 % 101)] * (i % 5)) for i in range(1500)]
     (folder / "de.txt").write_text("\n".join(lines), encoding="utf-8")
     for name in ("SLURM_CONF", "PATH"):

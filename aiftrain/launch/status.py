@@ -1,0 +1,134 @@
+"""Where a run stands: its folder, and the scheduler or the processes that have it, told as one record."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiftrain.errors import EXIT_OK, EXIT_RESUME, MachineError, UserError
+from aiftrain.launch.here import where_it_runs
+from aiftrain.launch.jobs import SCHEDULERS, Job, job_numbers, look_up, newest
+from aiftrain.launch.outcome import judge
+from aiftrain.report.progress import Event, Progress, describe
+from aiftrain.run.folder import RunFolder, read_lines
+from aiftrain.run.layout import Execution
+from aiftrain.run.spec import RunSpec
+
+_STATES = {EXIT_OK: "finished", EXIT_RESUME: "stopped early"}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """`state` is the job's where one waits or runs, else what became of the newest attempt; `detail` says why.
+
+    `seconds_left` is at the recent pace, and only of a run that trains. `checkpoint` is the step of the newest one.
+    """
+
+    run: str
+    recipe: str
+    launcher: str
+    state: str
+    detail: str
+    job: str | None
+    nodes: str
+    attempt: int
+    step: int
+    total_steps: int
+    loss: float | None  # nats a token
+    tokens_per_s: float | None
+    seconds_left: float | None
+    checkpoint: int | None
+    event: str
+    event_time: float | None  # Unix seconds
+
+
+def statuses(folders: Iterable[RunFolder]) -> list[RunStatus]:
+    """Of each run; the schedulers are asked once each. UserError or MachineError where a folder cannot be read."""
+    runs = [(folder, folder.read_spec()) for folder in folders]
+    jobs = _jobs(runs)
+    return [_status(folder, spec, jobs.get(folder.path)) for folder, spec in runs]
+
+
+def job_of(folder: RunFolder, spec: RunSpec) -> Job | None:
+    """The run's job that waits or runs, or else its last; None where none was submitted."""
+    return _jobs([(folder, spec)]).get(folder.path)
+
+
+def runs_now(folder: RunFolder, spec: RunSpec) -> bool:
+    """Whether the run waits in a queue or trains."""
+    job = job_of(folder, spec)
+    return bool(job and job.active) or where_it_runs(folder) is not None
+
+
+def _jobs(runs: list[tuple[RunFolder, RunSpec]]) -> dict[Path, Job]:
+    found: dict[Path, Job] = {}
+    for launcher in SCHEDULERS:
+        numbers = {folder.path: job_numbers(folder) for folder, spec in runs if spec.launcher.name == launcher}
+        jobs = {job.number: job for job in look_up(launcher, [number for each in numbers.values() for number in each])}
+        for path, of_run in numbers.items():
+            if job := newest([jobs[number] for number in of_run]):
+                found[path] = job
+    return found
+
+
+def _status(folder: RunFolder, spec: RunSpec, job: Job | None) -> RunStatus:
+    attempt = folder.last_attempt()
+    progress = Progress(folder, attempt)
+    progress.update()
+    events = list(read_lines(folder.events))
+    saved = [event["step"] for event in events if event.get("event") == "saved" and "step" in event]
+    record = progress.metrics.train[-1] if progress.metrics.train else None
+    state, detail = _state(folder, attempt, job)
+    return RunStatus(
+        run=str(folder.path),
+        recipe=spec.recipe,
+        launcher=spec.launcher.name,
+        state=state,
+        detail=detail,
+        job=job.number if job else None,
+        nodes=job.nodes if job and job.active else "",
+        attempt=attempt,
+        step=record.step if record else 0,
+        total_steps=spec.train.total_steps,
+        loss=_finite(record.loss) if record else None,
+        tokens_per_s=_finite(record.tokens_per_s) if record else None,
+        seconds_left=progress.seconds_left() if state == "running" else None,
+        checkpoint=saved[-1] if saved else None,
+        event=_in_words(events[-1]) if events else "",
+        event_time=events[-1].get("time") if events else None,
+    )
+
+
+def _state(folder: RunFolder, attempt: int, job: Job | None) -> tuple[str, str]:
+    if job and job.active:
+        return job.state, job.detail
+    where = where_it_runs(folder)
+    if where is not None:
+        return "running", where
+    ended = f"job {job.number} {job.detail or job.state}" if job else ""
+    if attempt == 0:
+        return "not started", ended
+    world_size = _execution(folder).layout.world_size
+    outcome = judge(folder.attempt_logs(attempt), world_size, stop_asked=False, killed_by_memory=False)
+    return _STATES.get(outcome.exit_code, "failed"), "; ".join(filter(None, [ended, outcome.message]))
+
+
+def _execution(folder: RunFolder) -> Execution:
+    try:
+        return Execution.model_validate(json.loads(folder.plan_json.read_text(encoding="utf-8"))["execution"])
+    except OSError as error:
+        raise MachineError(f"cannot read {folder.plan_json}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder.plan_json} cannot be read as a plan: {error}") from error
+
+
+def _in_words(event: Event) -> str:
+    name, step = event.get("event", "?"), event.get("step")
+    return describe(event) or (f"{name} at step {step}" if step is not None else str(name))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,87 @@
+"""What is refused on the login node, before a job waits in a queue: missing software, hopeless times, large bills."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiftrain.errors import ConfigError, UserError
+from aiftrain.launch.before import check_before_queue, cost_of_job, wants_a_yes
+from aiftrain.plan.plan import LaunchPlan, make_plan
+from aiftrain.plan.spec import resolve
+from aiftrain.run.folder import RunFolder, append_line
+from aiftrain.run.spec import RunSpec
+
+
+def planned(*overrides: str) -> tuple[RunSpec, LaunchPlan]:
+    """The 1B recipe on LUMI, with a container that is there."""
+    spec = resolve(["recipe=eu-llm-1b", "factory=lumi", "account=project_465000001", "data.root=/corpus", *overrides])
+    return spec, make_plan(spec, to_launch=True)
+
+
+def changed(spec: RunSpec, part: str, **values: Any) -> RunSpec:
+    return spec.model_copy(update={part: getattr(spec, part).model_copy(update=values)})
+
+
+def test_a_container_that_is_not_here_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"factory\.container\.image: there is no /appl/local"):
+        check_before_queue(*planned(), folder)
+    image = tmp_path / "image.sif"
+    image.touch()
+    check_before_queue(*planned(f"factory.container.image={image}"), folder)
+    check_before_queue(*planned("factory.container.image=docker://some/image"), folder)
+
+
+def test_a_python_for_other_processors_is_refused(tmp_path: Path) -> None:
+    spec, plan = planned("factory.container=null")
+    other = "aarch64" if platform.machine() == "x86_64" else "x86_64"
+    with pytest.raises(ConfigError, match=f"launcher.python: .* and the nodes are {other}"):
+        check_before_queue(changed(spec, "hardware", arch=other), plan, RunFolder(tmp_path))
+    elsewhere = changed(changed(spec, "hardware", arch=other), "launcher", python="/usr/bin/env")
+    check_before_queue(elsewhere, plan, RunFolder(tmp_path))
+    with pytest.raises(ConfigError, match="there is no /no/python here"):
+        check_before_queue(changed(spec, "launcher", python="/no/python"), plan, RunFolder(tmp_path))
+
+
+def test_a_job_too_short_for_its_first_checkpoint_is_refused_with_an_interval_that_fits(tmp_path: Path) -> None:
+    spec, plan = planned("factory.container.image=docker://i", "nodes=1", "time=01:00:00", "storage.save_every=100000")
+    with pytest.raises(ConfigError, match=r"storage\.save_every: a job of 01:00:00 ends before") as refusal:
+        check_before_queue(spec, plan, RunFolder(tmp_path))
+    possible = int(str(refusal.value).rpartition("storage.save_every=")[2])
+    check_before_queue(changed(spec, "storage", save_every=possible), plan, RunFolder(tmp_path))
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"run_dir: .*/file cannot be written"):
+        check_before_queue(*planned("factory.container.image=docker://i"), RunFolder(tmp_path / "file" / "run"))
+
+
+def test_a_large_job_wants_a_yes_and_its_cost_is_told_in_the_units_of_the_site() -> None:
+    spec, plan = planned("nodes=8", "time=1-00:00:00")
+    cost = "8 nodes for 1-00:00:00: up to 192 node-hours, 768 GPU-hours of project_465000001"
+    assert cost_of_job(spec, plan) == (192, cost)
+    assert wants_a_yes(spec, plan) == cost
+    for most in (192.0, None):
+        assert wants_a_yes(changed(spec, "launcher", confirm_above=most), plan) is None
+
+
+def test_a_job_of_unknown_time_has_no_cost() -> None:
+    spec = resolve(["recipe=smoke", "factory=generic-slurm", "train.micro_batch=1"])
+    plan = make_plan(spec, to_launch=True)
+    assert cost_of_job(spec, plan) is None and wants_a_yes(spec, plan) is None
+
+
+def test_a_job_that_is_still_queued_is_not_submitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/bash\necho '4711|PENDING|Priority|'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    folder = RunFolder(tmp_path)
+    append_line(folder.jobs, {"job": "4711"})
+    with pytest.raises(UserError, match="job 4711 of this run is pending"):
+        check_before_queue(*planned("factory.container.image=docker://i"), folder)

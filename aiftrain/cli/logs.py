@@ -14,8 +14,6 @@ from aiftrain.run.folder import RunFolder
 from aiftrain.run.spec import RunSpec
 
 _LOOK_EVERY = 0.5  # seconds between looks at the log
-_ASK_EVERY = 30.0  # seconds between questions to a scheduler, which others need too
-_ASK_OFTEN = 1.0  # where a look at the lock tells it, or the rank has left
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,10 +84,11 @@ class _Follower:
     """Prints a rank's log as it grows, of one attempt or of one after the other."""
 
     def __init__(self, folder: RunFolder, spec: RunSpec, rank: int, attempt: int | None) -> None:
-        self._folder, self._spec = folder, spec
-        self._rank, self._attempt = rank, attempt
+        from aiftrain.launch.status import Liveness
+
+        self._folder, self._rank, self._attempt = folder, rank, attempt
         self._reader = _Reader(_path(folder, rank, attempt))
-        self._ask_next = 0.0
+        self._alive = Liveness(folder, spec)
 
     def follow(self) -> None:
         """Until the run neither trains nor waits in a queue; where one attempt was asked for, until a newer one."""
@@ -111,14 +110,5 @@ class _Follower:
             self._reader = _Reader(newest)
 
     def _over(self) -> bool:
-        from aiftrain.launch.jobs import SCHEDULERS
-        from aiftrain.launch.status import runs_now
-
-        if self._attempt is not None and self._attempt < self._folder.last_attempt():
-            return True
-        if time.monotonic() < self._ask_next:
-            return False
-        left = self._reader.file.with_suffix(".exit.json").is_file()
-        seldom = self._spec.launcher.name in SCHEDULERS and not left
-        self._ask_next = time.monotonic() + (_ASK_EVERY if seldom else _ASK_OFTEN)
-        return not runs_now(self._folder, self._spec)
+        surpassed = self._attempt is not None and self._attempt < self._folder.last_attempt()
+        return surpassed or not self._alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from aiftrain.run.folder import RunFolder, read_lines
 from aiftrain.run.layout import Execution
 from aiftrain.run.spec import RunSpec
 
+_ASK_EVERY = 30.0  # seconds between questions to a scheduler, which others need too
+_ASK_OFTEN = 1.0  # where a look at the lock tells it, or rank 0 has left
 _STATES = {EXIT_OK: "finished", EXIT_RESUME: "stopped early"}
 
 
@@ -57,10 +60,27 @@ def job_of(folder: RunFolder, spec: RunSpec) -> Job | None:
     return _jobs([(folder, spec)]).get(folder.path)
 
 
-def runs_now(folder: RunFolder, spec: RunSpec) -> bool:
-    """Whether the run waits in a queue or trains."""
-    job = job_of(folder, spec)
-    return bool(job and job.active) or where_it_runs(folder) is not None
+class Liveness:
+    """Tells as often as one likes whether a run waits in a queue or trains, and asks the scheduler seldom."""
+
+    def __init__(self, folder: RunFolder, spec: RunSpec) -> None:
+        self._folder, self._spec = folder, spec
+        self._alive = True
+        self._ask_next = 0.0
+
+    def __call__(self) -> bool:
+        if time.monotonic() >= self._ask_next:
+            self._alive = self._ask()
+            self._ask_next = time.monotonic() + (_ASK_EVERY if self._is_costly() else _ASK_OFTEN)
+        return self._alive
+
+    def _ask(self) -> bool:
+        job = job_of(self._folder, self._spec)
+        return bool(job and job.active) or where_it_runs(self._folder) is not None
+
+    def _is_costly(self) -> bool:
+        note = self._folder.attempt_logs(self._folder.last_attempt()) / "rank-00000.exit.json"
+        return self._spec.launcher.name in SCHEDULERS and not note.is_file()
 
 
 def _jobs(runs: list[tuple[RunFolder, RunSpec]]) -> dict[Path, Job]:
@@ -113,7 +133,8 @@ def _state(folder: RunFolder, attempt: int, job: Job | None) -> tuple[str, str]:
         return "not started", ended
     world_size = _execution(folder).layout.world_size
     outcome = judge(folder.attempt_logs(attempt), world_size, stop_asked=False, killed_by_memory=False)
-    return _STATES.get(outcome.exit_code, "failed"), "; ".join(filter(None, [ended, outcome.message]))
+    state = _STATES.get(outcome.exit_code, "failed")
+    return state, "; ".join(filter(None, [ended, outcome.message.removeprefix(f"{state}; ")]))
 
 
 def _execution(folder: RunFolder) -> Execution:

@@ -59,7 +59,7 @@ class ModelSpec(Strict):
     vocab_size: int = Field(ge=1)
     hidden_size: int = Field(ge=1)
     intermediate_size: int = Field(ge=1)  # of dense layers
-    num_layers: int = Field(ge=1)
+    num_layers: int = Field(ge=1, le=10_000)
     num_heads: int = Field(ge=1)
     num_kv_heads: int = Field(ge=1)
     head_dim: int | None = Field(None, ge=1)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aiftrain.run.folder import RunFolder, append_line
+from aiftrain.run.folder import RunFolder, append_line, read_lines
 from tests.conftest import small_execution
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ def trained_here(folder: RunFolder) -> Iterator[subprocess.Popen[bytes]]:
     (planned(folder).path / "behaviour.json").write_text(json.dumps({"0": LONG, "1": LONG}))
     process = subprocess.Popen([sys.executable, "-c", _START, str(folder.path)], cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
-        until(lambda: len(list(folder.logs.glob("*/rank-*.start.json"))) == 2 and folder.metrics.is_file())
+        until(lambda: len(list(folder.logs.glob("*/rank-*.start.json"))) == 2 and any(read_lines(folder.metrics)))
         yield process
     finally:
         process.terminate()

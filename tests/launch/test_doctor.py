@@ -43,7 +43,7 @@ def test_missing_gpus_and_schedulers(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_model_larger_than_the_disk(tmp_path: Path) -> None:
-    model = small_spec().model.model_dump() | {"num_layers": 10**9}
+    model = small_spec().model.model_dump() | {"vocab_size": 10**12}
     assert examined(tmp_path, model=model)["checkpoint space"].state == "warn"
 
 

@@ -23,7 +23,7 @@ def test_a_plan_adds_up() -> None:
     assert estimate.tokens == estimate.steps * 3072 * 4096 >= 4e12 > (estimate.steps - 1) * 3072 * 4096
     assert estimate.flops == estimate.flops_per_token * estimate.tokens
     assert estimate.flops_6nd == pytest.approx(6 * spec.model.parameters * estimate.tokens)
-    assert estimate.states_by_stage[spec.parallelism.zero_stage] == estimate.states.total
+    assert estimate.states_by_stage[spec.parallelism.stage] == estimate.states.total
     assert estimate.checkpoint_bytes == 12 * spec.model.parameters
     assert (estimate.billed_per_hour, estimate.billed_at_most, estimate.billing_unit) == (256, 3072, "GPU-hour")
 

@@ -24,7 +24,9 @@ def is_long(command: str) -> bool:
     """Whether it trains: those that do are run in the slow test only."""
     words = command.split()
     return command.startswith("python -m aiftrain") and (
-        "recipe=" in words[3] or words[3] in ("sample", "checkpoints", "--multirun") or "--calibrate" in words
+        "recipe=" in words[3]
+        or words[3] in ("sample", "checkpoints", "--multirun", "status", "logs", "watch", "cancel")
+        or "--calibrate" in words
     )
 
 

@@ -24,7 +24,7 @@ from aiftrain.run.spec import RunSpec
 from tests.conftest import small_spec
 from tests.launch.scripts import stand_in_python
 
-# Of qsub(1B), PBS Professional 2022 User's Guide: the directives we write, and the resources of -l.
+# Options of PBS Professional's qsub as they are known to us: the directives we write, and the resources of -l.
 DOCUMENTED = {"-N", "-j", "-l", "-q", "-W", "-r"}
 DOCUMENTED_RESOURCES = {"select", "place", "walltime"}
 # Of mpiexec(1) of HPE PALS.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+OF_A_RUN = ("sample", "checkpoints", "--multirun", "status", "logs", "watch", "cancel")  # verbs of runs that were trained
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 

@@ -1,7 +1,7 @@
 """PBS Professional: the #PBS lines of job.sh, the mpiexec of PALS that starts the ranks, and qsub.
 
-No PBS runs where this is tested. The options are qsub's of PBS Professional, and mpiexec's of HPE's Parallel Application
-Launch Service, as public job scripts use them; tests check that no others are written.
+No PBS runs where this is tested. The options are qsub's of PBS Professional, and mpiexec's of HPE's Parallel
+Application Launch Service, as public job scripts use them; tests check that no others are written.
 """
 
 from __future__ import annotations

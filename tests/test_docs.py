@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OF_A_RUN = ("sample", "checkpoints", "--multirun", "status", "logs", "watch", "cancel")  # verbs of runs that were trained
+OF_A_RUN = ("sample", "checkpoints", "--multirun", "status", "logs", "watch", "cancel")  # verbs of a run that is there
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 

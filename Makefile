@@ -11,7 +11,7 @@ smoke: .venv/train.stamp
 	$(BIN)/python -m aiftrain recipe=smoke
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 slow: .venv/dev.stamp
 	$(BIN)/python -m pytest -m slow

@@ -70,6 +70,14 @@ def test_stage_3_never_moves_less_than_stage_1(axes: dict[str, Any]) -> None:
     assert third.optimizer == first.optimizer
 
 
+def test_stage_2_shares_out_gradients_after_every_micro_batch_and_stage_1_once() -> None:
+    slow = {"accumulation": 8, "micro_batch": 1}
+    once, often = (step_time(setting(zero_stage=stage, **slow)).data for stage in (1, 2))
+    assert often > 4 * once
+    alone = (step_time(setting(zero_stage=stage, **slow | {"accumulation": 1})).data for stage in (1, 2))
+    assert len(set(alone)) == 1
+
+
 def test_stages_without_data_parallelism_are_alike() -> None:
     alone = [step_time(setting(data_parallel=1, zero_stage=stage)).data for stage in range(4)]
     assert alone == [0.0] * 4

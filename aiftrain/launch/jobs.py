@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aiftrain.errors import MachineError, UserError
+from aiftrain.launch.asking import Answer, ask
 from aiftrain.run.folder import RunFolder, read_lines
 
 SCHEDULERS = ("slurm", "pbs")  # launchers whose runs are jobs
@@ -151,19 +151,7 @@ def _call(*command: str) -> None:
         raise UserError(f"{command[0]} refused: {answer.stderr.strip() or f'exit code {answer.returncode}'}")
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
+def _run(*command: str) -> Answer:
     if shutil.which(command[0]) is None:
         raise UserError(f"there is no {command[0]} here: ask on a login node of the site")
-    try:
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="backslashreplace",
-            timeout=_PATIENCE,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise MachineError(f"{command[0]} gave no answer in {_PATIENCE} s") from error
-    except OSError as error:
-        raise MachineError(f"{command[0]} cannot be started: {error.strerror}") from error
+    return ask(command, patience=_PATIENCE)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from aiftrain.errors import MachineError, UserError
+from aiftrain.launch.asking import Answer, ask
 from aiftrain.launch.header import seconds_to_save
 from aiftrain.launch.step import program
 from aiftrain.launch.tasks import binds_cores, cores_per_rank
@@ -107,21 +107,9 @@ def _mpiexec(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
         yield from ("--depth", str(cores), "--cpu-bind", "depth")
 
 
-def _qsub(folder: RunFolder) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            submit_command(folder),
-            cwd=folder.path,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="backslashreplace",
-            timeout=_PATIENCE,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise MachineError(f"qsub gave no answer in {_PATIENCE} s; look with qstat whether the job is in") from error
-    except OSError as error:
-        raise MachineError(f"qsub cannot be started: {error.strerror}") from error
+def _qsub(folder: RunFolder) -> Answer:
+    look = "look with qstat whether the job is in"
+    return ask(submit_command(folder), patience=_PATIENCE, folder=folder.path, then=look)
 
 
 def _identifier(answer: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import time
 
 from aiftrain.errors import AiftrainError, MachineError, UserError
+from aiftrain.launch.asking import Answer, ask
 from aiftrain.run.folder import RunFolder, append_line
 
 _PATIENCE = 60  # seconds that sbatch may take
@@ -38,21 +38,9 @@ def submit(folder: RunFolder) -> str:
     return job
 
 
-def _sbatch(folder: RunFolder) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            submit_command(folder),
-            cwd=folder.path,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="backslashreplace",
-            timeout=_PATIENCE,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise MachineError(f"sbatch gave no answer in {_PATIENCE} s; look with squeue whether the job is in") from error
-    except OSError as error:
-        raise MachineError(f"sbatch cannot be started: {error.strerror}") from error
+def _sbatch(folder: RunFolder) -> Answer:
+    look = "look with squeue whether the job is in"
+    return ask(submit_command(folder), patience=_PATIENCE, folder=folder.path, then=look)
 
 
 def _refusal(words: str) -> AiftrainError:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import signal
+import time
 
 from aiftrain.cli import output
-from aiftrain.errors import EXIT_OK, MachineError, UserError
-from aiftrain.run.folder import RunFolder
+from aiftrain.errors import EXIT_OK, AiftrainError, MachineError, UserError
+from aiftrain.run.folder import RunFolder, append_line
 from aiftrain.run.spec import RunSpec
 
 
@@ -40,7 +41,14 @@ def _cancel_jobs(folder: RunFolder, spec: RunSpec, *, now: bool) -> list[str]:
     active = sorted((job for job in jobs if job.active), key=lambda job: job.state == "running")
     if jobs and not active and jobs[-1].state == UNKNOWN:
         raise MachineError(f"where job {jobs[-1].number} of {folder.path} stands is not known: {jobs[-1].detail}")
-    return [end_now(launcher, job) if now else ask_to_leave(launcher, job) for job in active]
+    if not active:
+        return []
+    append_line(folder.jobs, {"cancelled": time.time()})  # before the ranks leave: no job is to follow then
+    try:
+        return [end_now(launcher, job) if now else ask_to_leave(launcher, job) for job in active]
+    except AiftrainError:
+        append_line(folder.jobs, {"cancelled": None})
+        raise
 
 
 def _cancel_here(folder: RunFolder, *, now: bool) -> list[str]:

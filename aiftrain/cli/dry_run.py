@@ -44,6 +44,8 @@ def _would_submit(overrides: list[str]) -> dict[str, Any]:
 
 def _command(spec: RunSpec, folder: RunFolder) -> list[str]:
     from aiftrain.launch import pbs, slurm
+    from aiftrain.launch.step import nodes_to_leave_out
 
-    commands = {"slurm": slurm.submit_command, "pbs": pbs.submit_command}
-    return commands[spec.launcher.name](folder) if spec.launcher.name in commands else ["bash", folder.job_sh.name]
+    if spec.launcher.name == "slurm":
+        return slurm.submit_command(folder, nodes_to_leave_out(spec))
+    return pbs.submit_command(folder) if spec.launcher.name == "pbs" else ["bash", folder.job_sh.name]

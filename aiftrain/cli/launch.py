@@ -127,11 +127,12 @@ def _write(folder: RunFolder, spec: RunSpec, plan: LaunchPlan, corpus: PreparedC
 
 def _submit(spec: RunSpec, folder: RunFolder, console: Console) -> dict[str, Any]:
     from aiftrain.launch import pbs, slurm
+    from aiftrain.launch.step import nodes_to_leave_out
 
     if spec.launcher.name == "pbs":
         job, look = pbs.submit(folder), "qstat"
     else:
-        job, look = slurm.submit(folder), "squeue --job"
+        job, look = slurm.submit(folder, nodes_to_leave_out(spec)), "squeue --job"
     console.print(f"submitted as job {job}; {look} {job} says where it stands", soft_wrap=True)
     return {"exit_code": EXIT_OK, "state": "submitted", "job": job}
 

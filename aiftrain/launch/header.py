@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 from aiftrain.errors import UserError
 from aiftrain.launch.tasks import binds_cores, cores_per_task, tasks_per_node
@@ -15,9 +18,9 @@ from aiftrain.run.spec import RunSpec
 _SECONDS_TO_SAVE = 300  # between the warning and the end of the wall time, but no more than a quarter of a short job
 
 
-def slurm_header(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
+def slurm_header(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> Iterator[str]:
     """One line an option. Raises UserError for an option that holds a line break."""
-    for option in _options(spec, layout):
+    for option in _options(spec, layout, run_folder):
         if "\n" in option or "\r" in option:
             raise UserError(f"an option of sbatch cannot hold a line break: {option!r}")
         yield f"#SBATCH {option}"
@@ -29,9 +32,17 @@ def seconds_to_save(time: str | None) -> int:
     return min(_SECONDS_TO_SAVE, limit // 4) if limit else _SECONDS_TO_SAVE
 
 
-def _options(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
+def chain_of(spec: RunSpec) -> str:
+    """How a job that ends early goes on: what was asked for, or what the site is known to allow."""
+    if spec.launcher.chain != "auto":
+        return spec.launcher.chain
+    return spec.factory.chain or ("none" if spec.launcher.name == "pbs" else "requeue")
+
+
+def _options(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> Iterator[str]:
     factory = spec.factory
-    yield _option("job-name", re.sub(r"[^\w.+-]", "_", f"aiftrain-{spec.recipe}"))
+    yield _option("job-name", _job_name(spec, run_folder))
+    yield "--dependency=singleton"  # of the jobs with this name one runs at a time: the next waits for its end
     yield "--output=slurm-%j.out"  # in the folder that sbatch is called from, which always exists
     yield "--open-mode=append"  # a requeued job goes on in the same file
     yield from _size(spec, layout)
@@ -49,9 +60,14 @@ def _options(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
     if _takes_whole_nodes(spec, layout):
         yield "--exclusive"
     yield f"--signal=TERM@{seconds_to_save(time_limit(spec))}"  # to the ranks, not to the script
-    if factory.requeue_on_node_failure is not None:
-        yield "--requeue" if factory.requeue_on_node_failure else "--no-requeue"
+    yield "--requeue" if chain_of(spec) == "requeue" else "--no-requeue"
     yield from spec.launcher.extra
+
+
+def _job_name(spec: RunSpec, run_folder: Path) -> str:
+    """The same for all jobs of a run folder, and for no other's."""
+    place = hashlib.sha256(os.fsencode(run_folder)).hexdigest()[:8]
+    return re.sub(r"[^\w.+-]", "_", f"aiftrain-{spec.recipe}-{place}")
 
 
 def _size(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:

@@ -30,13 +30,18 @@ _CONSEQUENCES = (
 
 @dataclass(frozen=True)
 class RankEnd:
-    """How one rank ended; `exit_code` is None where it left no word, as after SIGKILL."""
+    """How one rank ended; `exit_code` is None where it left no word, as after SIGKILL.
+
+    `node` is what the scheduler calls the host that it ran on.
+    """
 
     rank: int
     exit_code: int | None
     message: str
     time: float
     log: Path
+    host: str = ""
+    node: str = ""
 
     @property
     def failed(self) -> bool:
@@ -113,11 +118,22 @@ def memory_kills() -> int:
 def _read_end(start: Path) -> RankEnd:
     stem, rank = start.name.removesuffix(".start.json"), rank_of(start)
     log = start.with_name(f"{stem}.log")
+    host, node = _read_place(start)
     try:
         document = json.loads(start.with_name(f"{stem}.exit.json").read_text(encoding="utf-8"))
-        return RankEnd(rank, int(document["exit_code"]), str(document["message"]), float(document["time"]), log)
+        code, message, when = int(document["exit_code"]), str(document["message"]), float(document["time"])
     except (OSError, ValueError, KeyError, TypeError):
-        return RankEnd(rank, None, "", 0.0, log)
+        return RankEnd(rank, None, "", 0.0, log, host, node)
+    return RankEnd(rank, code, message, when, log, host, node)
+
+
+def _read_place(start: Path) -> tuple[str, str]:
+    """Host and node of a rank; empty where its note is not written out."""
+    try:
+        note = json.loads(start.read_text(encoding="utf-8"))
+        return str(note["host"]), str(note.get("node") or note["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", ""
 
 
 def _failed(end: RankEnd) -> Outcome:

@@ -29,7 +29,7 @@ def render(spec: RunSpec, layout: ParallelLayout, folder: RunFolder) -> str:
     modules = spec.factory.modules if is_queued(spec) else ()
     parts = [
         "#!/bin/bash -l" if modules else "#!/bin/bash",  # `module` comes with a login shell of the node itself
-        *_header(spec, layout),
+        *_header(spec, layout, folder.path.resolve()),
         *_comments(spec),
         *modules,  # before the body's strict mode, which site scripts do not stand
         *_export_lines(spec, layout, folder.path.resolve()),
@@ -38,9 +38,10 @@ def render(spec: RunSpec, layout: ParallelLayout, folder: RunFolder) -> str:
     return "\n".join(parts)
 
 
-def _header(spec: RunSpec, layout: ParallelLayout) -> Iterable[str]:
-    headers = {"slurm": slurm_header, "pbs": pbs_header}
-    return headers[spec.launcher.name](spec, layout) if spec.launcher.name in headers else ()
+def _header(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> Iterable[str]:
+    if spec.launcher.name == "slurm":
+        return slurm_header(spec, layout, run_folder)
+    return pbs_header(spec, layout) if spec.launcher.name == "pbs" else ()
 
 
 def _comments(spec: RunSpec) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 
 from aiftrain.errors import AiftrainError, MachineError, UserError
 from aiftrain.launch.asking import Answer, ask
@@ -13,13 +14,14 @@ _PATIENCE = 60  # seconds that sbatch may take
 _MACHINES_FAULT = ("Unable to contact slurm controller", "authentication", "Munge", "Socket timed out")
 
 
-def submit_command(folder: RunFolder) -> list[str]:
+def submit_command(folder: RunFolder, leave_out: Sequence[str] = ()) -> list[str]:
     """What `submit` runs in the run folder, where the job's output goes too."""
-    return ["sbatch", "--parsable", folder.job_sh.name]
+    exclude = [f"--exclude={','.join(leave_out)}"] if leave_out else []
+    return ["sbatch", "--parsable", *exclude, folder.job_sh.name]
 
 
-def submit(folder: RunFolder) -> str:
-    """Submit job.sh, note the job's number in jobs.jsonl, and give it.
+def submit(folder: RunFolder, leave_out: Sequence[str] = ()) -> str:
+    """Submit job.sh, note the job's number in jobs.jsonl, and give it. The job keeps away from nodes in `leave_out`.
 
     Raises UserError where there is nothing to submit, or sbatch is missing or refuses (with its words); MachineError
     where Slurm does not answer.
@@ -30,7 +32,7 @@ def submit(folder: RunFolder) -> str:
         raise UserError("the data is not prepared; do it here, before the queue: python -m aiftrain data prepare ...")
     if shutil.which("sbatch") is None:
         raise UserError("there is no sbatch here: submit from a login node of the site, or train here: factory=local")
-    answer = _sbatch(folder)
+    answer = _sbatch(submit_command(folder, leave_out), folder)
     if answer.returncode != 0:
         raise _refusal(answer.stderr.strip() or f"exit code {answer.returncode}")
     job = _job_number(answer.stdout)
@@ -38,9 +40,9 @@ def submit(folder: RunFolder) -> str:
     return job
 
 
-def _sbatch(folder: RunFolder) -> Answer:
+def _sbatch(command: Sequence[str], folder: RunFolder) -> Answer:
     look = "look with squeue whether the job is in"
-    return ask(submit_command(folder), patience=_PATIENCE, folder=folder.path, then=look)
+    return ask(command, patience=_PATIENCE, folder=folder.path, then=look)
 
 
 def _refusal(words: str) -> AiftrainError:

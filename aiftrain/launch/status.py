@@ -131,13 +131,14 @@ def _state(folder: RunFolder, attempt: int, job: Job | None) -> tuple[str, str]:
     ended = f"job {job.number} {job.detail or job.state}" if job else ""
     if attempt == 0:
         return "not started", ended
-    world_size = _execution(folder).layout.world_size
+    world_size = read_execution(folder).layout.world_size
     outcome = judge(folder.attempt_logs(attempt), world_size, stop_asked=False, killed_by_memory=False)
     state = _STATES.get(outcome.exit_code, "failed")
     return state, "; ".join(filter(None, [ended, outcome.message.removeprefix(f"{state}; ")]))
 
 
-def _execution(folder: RunFolder) -> Execution:
+def read_execution(folder: RunFolder) -> Execution:
+    """What the ranks know of the plan. MachineError or UserError where plan.json cannot be read."""
     try:
         return Execution.model_validate(json.loads(folder.plan_json.read_text(encoding="utf-8"))["execution"])
     except OSError as error:

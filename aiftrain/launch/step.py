@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from aiftrain.errors import UserError
 from aiftrain.launch.environment import package_root
+from aiftrain.launch.header import chain_of
 from aiftrain.launch.tasks import binds_cores, cores_per_rank, cores_per_task, starts_nodes
+from aiftrain.run.bad_nodes import default_file, read_bad_nodes
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.machine import Container
 from aiftrain.run.spec import RunSpec
@@ -25,6 +28,9 @@ def slurm_exports(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> di
     rendezvous = spec.factory.rendezvous
     return {
         "AIFTRAIN_STEP": shlex.join(_step(spec, layout, run_folder)),
+        "AIFTRAIN_PROGRAM": shlex.join(_one_python(spec, run_folder)),
+        "AIFTRAIN_CHAIN": chain_of(spec),
+        "AIFTRAIN_BAD_NODES": str(bad_nodes_file(spec)),
         "AIFTRAIN_RENDEZVOUS": rendezvous.rule,
         "AIFTRAIN_SUFFIX": rendezvous.suffix or "",
         "AIFTRAIN_INTERFACE": rendezvous.interface or "",
@@ -43,6 +49,16 @@ def used_container(spec: RunSpec) -> tuple[Container, str] | None:
     return (container, container.image) if container and container.image else None
 
 
+def bad_nodes_file(spec: RunSpec) -> Path:
+    """The team's file of nodes that jobs keep away from."""
+    return Path(spec.launcher.bad_nodes or default_file(spec.factory.name)).absolute()
+
+
+def nodes_to_leave_out(spec: RunSpec) -> list[str]:
+    """The nodes that are bad at this moment. MachineError where the team's file cannot be read."""
+    return read_bad_nodes(bad_nodes_file(spec), datetime.now(UTC))
+
+
 def program(spec: RunSpec, run_folder: Path) -> list[str]:
     """The ranks' Python with what stands before it, for launchers that know nothing of containers."""
     container = used_container(spec)
@@ -51,6 +67,14 @@ def program(spec: RunSpec, run_folder: Path) -> list[str]:
     if container[0].runtime == "enroot":
         raise UserError(f"launcher={spec.launcher.name} starts no enroot containers; Slurm does, through Pyxis")
     return [*_singularity(spec, *container, run_folder), spec.launcher.python or "python3"]
+
+
+def _one_python(spec: RunSpec, run_folder: Path) -> list[str]:
+    """One process of the ranks' Python on the job's first node."""
+    container = used_container(spec)
+    if container and container[0].runtime == "enroot":
+        return ["srun", "--nodes=1", "--ntasks=1", *_pyxis(*container, run_folder), spec.launcher.python or "python3"]
+    return program(spec, run_folder)
 
 
 def _step(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> list[str]:

@@ -31,7 +31,7 @@ def seconds_of(time: str) -> int | None:
 
 def is_queued(spec: RunSpec) -> bool:
     """Whether the site's scheduler is to start the job. The other launchers start ranks here and now."""
-    return spec.launcher.name in ("slurm", "pbs")
+    return spec.launcher.is_queued
 
 
 def chosen_partition(spec: RunSpec) -> str | None:

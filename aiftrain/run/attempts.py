@@ -1,4 +1,4 @@
-"""The starts of a run: how far each came, and a refusal to start once more where the last ones led nowhere."""
+"""The starts of a run: how far each came, and whether enough of them led nowhere."""
 
 from __future__ import annotations
 
@@ -8,31 +8,48 @@ from aiftrain.errors import EXIT_OK, EXIT_RESUME, MachineError
 from aiftrain.run.folder import RunFolder, read_lines
 from aiftrain.run.spec import LauncherSpec
 
-_RESTARTED = ("slurm", "pbs")  # launchers whose scheduler starts a job again; elsewhere a person does, and sees
-
 
 def refuse_loop(folder: RunFolder, launcher: LauncherSpec, attempt: int) -> None:
-    """MachineError where the newest `launcher.max_restarts` starts before `attempt` ended without a new step.
+    """MachineError where the newest `launcher.max_restarts` starts before `attempt` ended without a new step."""
+    reason = led_nowhere(folder, launcher, attempt - 1)
+    if reason:
+        raise MachineError(f"not started: {reason}")
 
-    Only starts since the newest submission count: who submits a job again has seen to what was wrong.
+
+def led_nowhere(folder: RunFolder, launcher: LauncherSpec, last: int) -> str:
+    """Why a run is not to be started once more: its `launcher.max_restarts` starts up to `last` made no new step.
+
+    Nothing where it may. Only starts since a person submitted it count: who did so has seen to what was wrong.
     """
     most = launcher.max_restarts
-    if launcher.name not in _RESTARTED or most == 0:
-        return
-    before = _since_submission(folder, attempt)
-    if len(before) < most or _progressed(folder, before[-most:]):
-        return
-    raise MachineError(
-        f"not started: the last {most} starts of {folder.path} ended without a new step"
-        f"{_last_error(folder, before[-1])}. Mend the cause and submit the run again, which starts the count anew; "
+    if not launcher.is_queued or most == 0:  # elsewhere a person starts it again, and sees
+        return ""
+    starts = starts_since_submission(folder, last)
+    if len(starts) < most or progressed(folder, starts[-most]):
+        return ""
+    return (
+        f"the last {most} starts of {folder.path} ended without a new step{_last_error(folder, last)}. "
+        "Mend the cause and submit the run again, which starts the count anew; "
         "launcher.max_restarts is how many there may be (0: any number)"
     )
 
 
-def _since_submission(folder: RunFolder, attempt: int) -> list[int]:
-    """The starts before `attempt` that came after the newest submission, the newest last."""
-    submitted = max((float(record.get("submitted", 0)) for record in read_lines(folder.jobs)), default=0.0)
-    numbers = (number for number in range(1, attempt) if folder.attempt_logs(number).is_dir())
+def progressed(folder: RunFolder, since: int) -> bool:
+    """Whether a start from number `since` on came further than all before it."""
+    reached = {"before": 0, "since": 0}
+    saved = (event for event in read_lines(folder.events) if event.get("event") == "saved")
+    for source in (read_lines(folder.metrics), saved):
+        for record in source:
+            when = "before" if record.get("attempt", 0) < since else "since"
+            reached[when] = max(reached[when], record.get("step", 0))
+    return reached["since"] > reached["before"]
+
+
+def starts_since_submission(folder: RunFolder, last: int) -> list[int]:
+    """The starts up to `last` that came after the newest submission of a person's, the newest last."""
+    by_hand = (record for record in read_lines(folder.jobs) if "follows" not in record)
+    submitted = max((float(record.get("submitted", 0)) for record in by_hand), default=0.0)
+    numbers = (number for number in range(1, last + 1) if folder.attempt_logs(number).is_dir())
     return [number for number in numbers if _started(folder, number) > submitted]
 
 
@@ -43,17 +60,6 @@ def _started(folder: RunFolder, attempt: int) -> float:
         return float(json.loads((logs / "rank-00000.start.json").read_text(encoding="utf-8"))["time"])
     except (OSError, ValueError, KeyError, TypeError):
         return logs.stat().st_mtime
-
-
-def _progressed(folder: RunFolder, attempts: list[int]) -> bool:
-    """Whether one of `attempts` came further than all before them."""
-    reached = {"before": 0, "since": 0}
-    saved = (event for event in read_lines(folder.events) if event.get("event") == "saved")
-    for source in (read_lines(folder.metrics), saved):
-        for record in source:
-            when = "before" if record.get("attempt", 0) < attempts[0] else "since"
-            reached[when] = max(reached[when], record.get("step", 0))
-    return reached["since"] > reached["before"]
 
 
 def _last_error(folder: RunFolder, attempt: int) -> str:

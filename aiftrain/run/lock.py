@@ -17,7 +17,8 @@ from pathlib import Path
 
 from aiftrain.errors import MachineError, UserError
 
-_PATIENCE = 0.5  # seconds; a launcher that looks at the lock holds it for less than a millisecond
+PATIENCE = 0.5  # seconds; a launcher that looks at the lock holds it for less than a millisecond
+HANDOVER = 120.0  # seconds; ranks of the job before may still be dying on a node that the scheduler has given up
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class RunLock:
         self.path = path
         self._stream: int | None = None
 
-    def acquire(self) -> None:
-        """Take the lock and keep it until `release` or death.
+    def acquire(self, patience: float = PATIENCE) -> None:
+        """Take the lock, within `patience` seconds, and keep it until `release` or death.
 
         Raises UserError where another process holds it, MachineError where the file system cannot lock.
         """
         stream = self._open()
         try:
-            _lock(stream, self.path, _PATIENCE)
+            _lock(stream, self.path, patience)
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
             os.ftruncate(stream, 0)
             os.pwrite(stream, json.dumps(holder).encode() + b"\n", 0)

@@ -153,6 +153,7 @@ class Factory(Strict):
     storage_areas: dict[str, StorageArea] = {}
     internet_on_compute: bool | None = None
     requeue_on_node_failure: bool | None = None
+    chain: Literal["requeue", "follow-up", "none"] | None = None  # how a job that ends early goes on; None: not known
     energy_counters: tuple[Literal["nvml", "amdsmi", "pm_counters", "hwmon", "rapl", "ear", "slurm"], ...] = ()
     billing: Billing | None = None
     provenance: dict[str, Provenance] = {}

@@ -146,8 +146,15 @@ class LauncherSpec(Strict):
     hostfile: str | None = None  # of mpi and deepspeed: the nodes, one a line; None: this machine, or the allocation's
     mpiexec: str = "mpiexec"  # of mpi: what starts the ranks, in shell words, such as `srun --mpi=pmix`
     confirm_above: float | None = Field(100.0, ge=0)  # node-hours of one job that are not submitted without a yes
+    chain: Literal["auto", "requeue", "follow-up", "none"] = "auto"  # how a job that ends early goes on
     max_restarts: int = Field(3, ge=0)  # of a job without a new step, after which it starts no more; 0: no limit
+    bad_nodes: str | None = None  # the team's file of nodes to keep away from; None: runs/bad-nodes/FACTORY.txt
     extra: tuple[str, ...] = ()  # options for the scheduler, verbatim
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether a scheduler starts the job, and may start it again. The others start ranks here and now."""
+        return self.name in ("slurm", "pbs")
 
 
 class PlanSpec(Strict):

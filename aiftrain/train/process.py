@@ -62,5 +62,6 @@ class RankProcess:
         return self._stem.with_name(f"{self._stem.name}.{ending}")
 
     def _write(self, ending: str, fields: dict[str, object]) -> None:
-        record = {"rank": self.rank.rank, "host": socket.gethostname(), "time": time.time()} | fields
+        where = {"host": socket.gethostname(), "node": os.environ.get("SLURMD_NODENAME")}
+        record = {"rank": self.rank.rank, **where, "time": time.time()} | fields
         self._file(ending).write_text(json.dumps(record) + "\n", encoding="utf-8")

@@ -9,10 +9,11 @@ import torch
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.data.batches import Batches
 from aiftrain.data.prepare import PreparedCorpus
+from aiftrain.errors import MachineError, UserError
 from aiftrain.run.attempts import refuse_loop
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import Execution
-from aiftrain.run.lock import RunLock
+from aiftrain.run.lock import HANDOVER, PATIENCE, RunLock
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
 from aiftrain.train.engine import Engine
@@ -33,7 +34,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     corpus = PreparedCorpus.model_validate_json(folder.data_json.read_text(encoding="utf-8"))
     lock = RunLock(folder.lock)
     if rank.rank == 0:
-        lock.acquire()
+        _take(lock, spec)
         refuse_loop(folder, spec.launcher, attempt)
     device = meet(rank, execution.layout, spec.hardware, spec.factory.rendezvous)
     seed_everything(spec.seed, rank.rank, spec.train.deterministic)
@@ -64,6 +65,17 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         watchdog=Watchdog(spec.train.hang_minutes * 60, RankProcess(folder, attempt, rank), tracker),
     )
     return trainer, checkpoints.resume(engine)
+
+
+def _take(lock: RunLock, spec: RunSpec) -> None:
+    """The run's lock. In a job it may be held by ranks that are lost but not dead, and a later start may have it."""
+    if not spec.launcher.is_queued:
+        lock.acquire(PATIENCE)
+        return
+    try:
+        lock.acquire(HANDOVER)
+    except UserError as error:
+        raise MachineError(str(error)) from error
 
 
 def _matmul_flops(spec: RunSpec, execution: Execution, device: torch.device) -> float | None:

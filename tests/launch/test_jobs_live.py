@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from aiftrain.cli.main import main
-from aiftrain.run.folder import RunFolder, read_lines
 from tests.rigs.slurm import SlurmRig, missing_packages
 from tests.rigs.training import Trainings, live_shape, losses, trainings
 
@@ -57,30 +54,3 @@ def test_now_ends_a_job_at_once(on_rig: Trainings) -> None:
     on_rig.until_step(run, 1)
     assert main(["cancel", str(run.path), "--now"]) == 0
     on_rig.finish(run, job, "CANCELLED")
-
-
-def test_a_job_that_hangs_ends_and_the_next_one_goes_on(on_rig: Trainings) -> None:
-    undisturbed = losses(on_rig.here("undisturbed"))
-    run, job = on_rig.submit("hung", "nodes=2", "launcher.ranks_per_node=1", "train.hang_minutes=0.05")
-    on_rig.until_step(run, 6)
-    os.kill(_process_of_rank(1, run), signal.SIGSTOP)
-    on_rig.finish(run, job, "FAILED")
-    assert on_rig.rig.job_exit_code(job) == 1
-    assert [event for event in read_lines(run.events) if event["event"] == "hang"]
-    assert "most recent call first" in (run.attempt_logs(1) / "rank-00000.log").read_text()
-    run, following = on_rig.submit("hung", "nodes=2", "launcher.ranks_per_node=1")
-    on_rig.finish(run, following)
-    assert losses(run) == undisturbed
-
-
-def _process_of_rank(rank: int, run: RunFolder) -> int:
-    """Its number outside of its node's namespace."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            environ = (process / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue  # it has ended meanwhile
-        if b"aiftrain.train" in words and os.fsencode(run.path) in words and b"SLURM_PROCID=%d" % rank in environ:
-            return int(process.name)
-    raise LookupError(f"no process of rank {rank}")

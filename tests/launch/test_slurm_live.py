@@ -10,7 +10,7 @@ import pytest
 
 from aiftrain.cli.main import main
 from tests.rigs.slurm import SlurmRig, missing_packages
-from tests.rigs.training import Trainings, live_shape, losses, output, trainings
+from tests.rigs.training import Trainings, live_shape, losses, trainings
 
 MISSING = missing_packages()
 pytestmark = [
@@ -81,22 +81,6 @@ def test_a_job_that_is_started_twice_is_refused(on_rig: Trainings, capsys: pytes
         on_rig.submit("twice", *held)
     assert f"job {job} of this run is pending" in capsys.readouterr().err
     on_rig.rig.call("scancel", job)
-
-
-def test_at_the_end_of_its_wall_time_a_job_saves_and_the_next_one_goes_on(
-    on_rig: Trainings, undisturbed: dict[int, float]
-) -> None:
-    """Slurm looks at time limits every 30 s: ranks that were not held would be at the end by then."""
-    run, job = on_rig.submit("wall", *TWO_NODES, "time=00:01:00", "launcher.extra=['--signal=TERM@50']")
-    on_rig.until_step(run, 3)
-    on_rig.rig.call("scancel", "--signal=STOP", f"{job}.0")
-    on_rig.finish(run, job, "FAILED")
-    assert on_rig.rig.job_exit_code(job) == 75, output(run)
-    assert max(losses(run)) < 20
-    run, following = on_rig.submit("wall", *TWO_NODES)
-    assert following != job
-    on_rig.finish(run, following)
-    assert losses(run) == undisturbed
 
 
 def test_a_requeued_job_goes_on_by_itself(on_rig: Trainings, undisturbed: dict[int, float]) -> None:

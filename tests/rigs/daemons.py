@@ -23,10 +23,10 @@ class Daemons:
         self._logs, self._environ = logs, dict(environ)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, *command: str | Path) -> None:
-        """The process, in a session of its own: signals for the terminal do not reach it."""
+    def start(self, name: str, *command: str | Path) -> int:
+        """The process, in a session of its own: signals for the terminal do not reach it. Gives its number."""
         with (self._logs / f"{name}.log").open("ab") as log:
-            self._running[name] = subprocess.Popen(
+            process = subprocess.Popen(
                 [*_END_WITH_US, *map(str, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -34,6 +34,8 @@ class Daemons:
                 env=self._environ,
                 start_new_session=True,
             )
+        self._running[name] = process
+        return process.pid
 
     def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
         process = self._running.pop(name)

@@ -1,8 +1,8 @@
 """A real Slurm on this machine, in the shape of a described cluster. Its state is volatile; no other Slurm is touched.
 
 `SlurmRig(shape)` starts the controller alone: `sbatch --test-only` judges jobs as the site would, at full size.
-With `live=True` every node is a slurmd in namespaces of its own (host name, processes, mounts), and jobs run;
-that needs root. With `accounting=True` there are accounts and qualities of service, in slurmdbd and a MariaDB.
+With `live=True` every node is a slurmd in namespaces of its own (host name, processes, mounts, network), and jobs
+run; that needs root. With `accounting=True` there are accounts and qualities of service, in slurmdbd and a MariaDB.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from tests.rigs.daemons import SYSTEM_PATH, Daemons, free_ports
+from tests.rigs.network import GATEWAY, Network, address, inside
 from tests.rigs.shape import Shape
 from tests.rigs.slurm_conf import Ports, gres_conf, sacctmgr_commands, slurm_conf, slurmdbd_conf
 
@@ -24,16 +28,22 @@ _NEEDED = {
     "slurm-wlm": ("slurmctld", "slurmd", "sbatch"),
     "munge": ("munged",),
     "util-linux": ("unshare", "setpriv"),
+    "iproute2": ("ip",),
 }
 _NEEDED_FOR_ACCOUNTING = {"slurmdbd": ("slurmdbd",), "mariadb-server": ("mariadbd", "mariadb-install-db")}
 
-# A node: its own host name, processes and mounts. Bash stays as the first process and reaps what is orphaned.
+# A node: its own host name, processes, mounts and network. Bash stays as the first process, reaps what is orphaned, and
+# outlives slurmd: the steps do too, as on a real node.
 _NODE = """
 set -e
 hostname "$1"
 mount --bind "$2/hosts" /etc/hosts
 mkdir -p "$2/tmp-of/$1" && mount --bind "$2/tmp-of/$1" "$2/tmp"
-slurmd -D -N "$1"
+until ip link set hsn0 up 2>/dev/null; do sleep 0.02; done
+ip address add "$3/24" dev hsn0
+ip link set lo up
+slurmd -D -N "$1" || true
+while :; do sleep 3600 & wait; done
 """
 
 
@@ -57,9 +67,12 @@ class SlurmRig:
         controller, dbd, database, *nodes = free_ports(3 + (shape.nodes if live else 0))
         self._ports = Ports(controller, dbd, database, tuple(nodes))
         self._daemons = Daemons(self.state / "logs", self.environ)
+        self._network = Network()
 
     def __enter__(self) -> SlurmRig:
         try:
+            if self._live:
+                self._network.enter()
             self._write_files()
             self._start_munge()
             if self._accounting:
@@ -109,13 +122,35 @@ class SlurmRig:
         """As a power cut would: slurmd, steps and ranks of the node end at once."""
         self._daemons.stop(name, signal.SIGKILL)
 
+    def kill_slurmd(self, name: str) -> None:
+        """The node's daemon alone: what runs there goes on, and Slurm loses sight of it."""
+        [slurmd] = [pid for pid in _processes("slurmd", "-D", "-N", name) if self._is_ours(pid)]
+        os.kill(slurmd, signal.SIGKILL)
+
+    def cut_off(self, name: str) -> None:
+        """The node's network: packets to and from it vanish, and everything on it goes on."""
+        self._network.unplug(self._number(name))
+
+    def connect_again(self, name: str) -> None:
+        self._network.plug(self._number(name))
+
     def start_node(self, name: str) -> None:
         """(Re)boot a node."""
-        self._daemons.start(
+        number = self._number(name)
+        process = self._daemons.start(
             name,
-            *("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"),
-            *("bash", "-c", _NODE, "node", name, self.state),
+            *("unshare", "--mount", "--uts", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *("bash", "-c", _NODE, "node", name, self.state, address(number)),
         )
+        self._daemons.await_(f"the network of {name}", lambda: inside(process))
+        self._network.connect(number, process)
+
+    def _number(self, name: str) -> int:
+        return self.shape.node_names().index(name) + 1
+
+    def _is_ours(self, process: int) -> bool:
+        variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+        return os.fsencode(f"SLURM_CONF={self.environ['SLURM_CONF']}") in variables
 
     def await_idle(self) -> None:
         """Until every node takes jobs."""
@@ -129,7 +164,8 @@ class SlurmRig:
         for folder in ("munge", "controller", "spool", "tmp"):
             (self.state / folder).mkdir()
         self.state.chmod(0o755)
-        hosts = ["127.0.0.1 localhost", *(f"127.0.0.1 {name}" for name in self._own_nodes())]
+        nodes = [f"{address(number)} {name}" for number, name in enumerate(self.shape.node_names(), 1) if self._live]
+        hosts = ["127.0.0.1 localhost", f"{GATEWAY} {socket.gethostname()}", *nodes]
         texts = {
             "slurm.conf": slurm_conf(self.shape, self.state, self._ports, live=self._live, accounting=self._accounting),
             "gres.conf": gres_conf(self.shape),
@@ -141,9 +177,6 @@ class SlurmRig:
         (self.state / "slurmdbd.conf").chmod(0o600)
         (self.state / "munge" / "key").write_bytes(os.urandom(1024))
         (self.state / "munge" / "key").chmod(0o600)
-
-    def _own_nodes(self) -> list[str]:
-        return self.shape.node_names() if self._live else []
 
     def _start_munge(self) -> None:
         folder = self.state / "munge"
@@ -167,17 +200,17 @@ class SlurmRig:
         return {tuple(state.split()) for state in states} == {(name, "idle") for name in self.shape.node_names()}
 
     def _start_accounting(self) -> None:
-        folder, socket = self.state / "database", self.state / "database.socket"
+        folder, endpoint = self.state / "database", self.state / "database.socket"
         self.call("mariadb-install-db", "--no-defaults", f"--datadir={folder}", "--skip-test-db", *_database_user())
         self._daemons.start(
             "mariadbd",
-            *("mariadbd", "--no-defaults", f"--datadir={folder}", f"--socket={socket}", *_database_user()),
+            *("mariadbd", "--no-defaults", f"--datadir={folder}", f"--socket={endpoint}", *_database_user()),
             *("--bind-address=127.0.0.1", f"--port={self._ports.database}", f"--pid-file={self.state}/mariadbd.pid"),
             *("--skip-name-resolve", "--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0"),
         )
-        self._daemons.await_("mariadbd", lambda: self._query(socket, "select 1"))
-        self._query(socket, "create database slurm_acct_db; create user slurm@'127.0.0.1' identified by 'rig'")
-        self._query(socket, "grant all on slurm_acct_db.* to slurm@'127.0.0.1'")
+        self._daemons.await_("mariadbd", lambda: self._query(endpoint, "select 1"))
+        self._query(endpoint, "create database slurm_acct_db; create user slurm@'127.0.0.1' identified by 'rig'")
+        self._query(endpoint, "grant all on slurm_acct_db.* to slurm@'127.0.0.1'")
         self._daemons.start("slurmdbd", "slurmdbd", "-D")
         self._daemons.await_("slurmdbd", lambda: self.call("sacctmgr", "show", "cluster").returncode == 0)
         for words in sacctmgr_commands(self.shape):
@@ -185,12 +218,22 @@ class SlurmRig:
             if answer.returncode != 0 and "Nothing" not in answer.stdout:
                 raise RuntimeError(f"sacctmgr {' '.join(words)}: {answer.stdout}{answer.stderr}")
 
-    def _query(self, socket: Path, text: str) -> bool:
-        return self.call("mariadb", "--no-defaults", f"--socket={socket}", f"--execute={text}").returncode == 0
+    def _query(self, endpoint: Path, text: str) -> bool:
+        return self.call("mariadb", "--no-defaults", f"--socket={endpoint}", f"--execute={text}").returncode == 0
 
     def _down(self) -> None:
         self._daemons.stop_all()
+        self._network.leave()
         shutil.rmtree(self.state, ignore_errors=True)
+
+
+def _processes(*words: str) -> Iterator[int]:
+    """Those with just these arguments."""
+    wanted = b"".join(word.encode() + b"\0" for word in words)
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            if file.read_bytes() == wanted:
+                yield int(file.parent.name)
 
 
 def _database_user() -> list[str]:

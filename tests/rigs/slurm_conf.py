@@ -10,7 +10,10 @@ from pathlib import Path
 
 from aiftrain.plan.limits import seconds_of
 from aiftrain.run.machine import Partition, Qos
+from tests.rigs.network import GATEWAY, address
 from tests.rigs.shape import Shape
+
+_LOOPBACK = "127.0.0.1"
 
 # Small timers: what takes minutes at a site shall take seconds here. cred_expire is how long a requeued job waits.
 _COMMON = """
@@ -56,7 +59,7 @@ def slurm_conf(shape: Shape, state: Path, ports: Ports, *, live: bool, accountin
     user = getpass.getuser()
     lines = [
         f"ClusterName={shape.name}",
-        f"SlurmctldHost={socket.gethostname()}(127.0.0.1)",
+        f"SlurmctldHost={socket.gethostname()}({GATEWAY if live else _LOOPBACK})",
         f"SlurmctldPort={ports.controller}",
         f"SlurmUser={user}",
         f"SlurmdUser={user}",
@@ -128,8 +131,8 @@ def _accounting(state: Path, ports: Ports, accounting: bool) -> list[str]:
 
 
 def _live_nodes(shape: Shape, ports: Ports) -> Iterator[str]:
-    for name, port in zip(shape.node_names(), ports.nodes, strict=True):
-        yield f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={port} {_node(shape)}"
+    for number, (name, port) in enumerate(zip(shape.node_names(), ports.nodes, strict=True), 1):
+        yield f"NodeName={name} NodeHostname={name} NodeAddr={address(number)} Port={port} {_node(shape)}"
 
 
 def _node(shape: Shape) -> str:

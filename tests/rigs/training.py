@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,22 +53,46 @@ class Trainings:
 
     def finish(self, run: RunFolder, job: str, state: str = "COMPLETED") -> None:
         """Wait for the job's end, and show its output where it ended otherwise."""
-        self.rig.wait_for_job(job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+        ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+        self.until(run, lambda: self.rig.job_state(job) in ends, seconds=120)
         assert self.rig.job_state(job) == state, output(run)
 
-    def until_step(self, run: RunFolder, step: int) -> None:
-        self.until(run, lambda: max(losses(run), default=0) >= step)
+    def set_wall_time(self, job: str, minutes: int) -> None:
+        assert self.rig.call("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}").returncode == 0
+
+    def until_step(self, run: RunFolder, step: int, attempt: int = 1) -> None:
+        """Until a step is recorded, by this attempt or a later one."""
+        self.until(run, lambda: any(r["step"] >= step and r["attempt"] >= attempt for r in read_lines(run.metrics)))
+
+    def until_attempt(self, run: RunFolder, number: int, seconds: float = 90.0) -> None:
+        self.until(run, lambda: run.last_attempt() >= number, seconds)
 
     def until(self, run: RunFolder, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, output(run)
-            time.sleep(0.05)
+            time.sleep(0.1)
 
 
 def losses(run: RunFolder) -> dict[int, float]:
     """Step -> the last recorded loss."""
     return {record["step"]: record["loss"] for record in read_lines(run.metrics) if "loss" in record}
+
+
+def processes_of(run: RunFolder, attempt: int) -> dict[int, int]:
+    """Rank -> its process, outside of its node's namespace, of those that run."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            variables = (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has ended meanwhile
+        environ = dict(variable.split(b"=", 1) for variable in variables if b"=" in variable)
+        is_rank = b"aiftrain.train" in words and os.fsencode(run.path) in words and b"SLURM_PROCID" in environ
+        if is_rank and int(environ[b"AIFTRAIN_ATTEMPT"]) == attempt:
+            found[int(environ[b"SLURM_PROCID"])] = int(process.name)
+    return found
 
 
 def output(run: RunFolder) -> str:

@@ -95,11 +95,22 @@ def _step(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> list[str]:
 
 def _srun(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
     yield from ("srun", "--kill-on-bad-exit=1")
-    if cores := cores_per_task(spec, layout):
-        yield f"--cpus-per-task={cores}"  # srun takes it from sbatch no more since Slurm 22.05
-    if binds_cores(spec, layout):
-        yield f"--cpu-bind={spec.factory.cpu_bind}"
+    binding = spec.factory.cpu_bind if binds_cores(spec, layout) else None
+    cores = cores_per_task(spec, layout)
+    if cores and not _names_cores(binding):  # since Slurm 22.05 srun takes the number from sbatch no more
+        yield f"--cpus-per-task={cores}"
+    if binding:
+        yield f"--cpu-bind={binding}"
     yield from spec.factory.srun_flags
+
+
+def _names_cores(binding: str | None) -> bool:
+    """Masks and maps hold cores of the whole node, which the step then needs.
+
+    Told how many cores a task has, srun gives the step no others: half the node where Slurm counts two threads a core.
+    It would refuse masks that name the other half.
+    """
+    return binding is not None and binding.startswith(("mask_", "map_"))
 
 
 def _pyxis(container: Container, image: str, run_folder: Path) -> Iterator[str]:

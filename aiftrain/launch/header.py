@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiftrain.errors import UserError
 from aiftrain.launch.tasks import binds_cores, cores_per_task, tasks_per_node
-from aiftrain.plan.limits import chosen_partition, chosen_qos, seconds_of, time_limit
+from aiftrain.plan.limits import chosen_partition, chosen_qos, chosen_reservation, seconds_of, time_limit
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import RunSpec
 
@@ -52,6 +52,7 @@ def _options(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> Iterato
         ("hint", factory.hint),
         ("partition", chosen_partition(spec)),
         ("qos", chosen_qos(spec)),
+        ("reservation", chosen_reservation(spec)),
         ("account", spec.account),
         ("time", time_limit(spec)),
     ):

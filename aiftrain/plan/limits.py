@@ -44,9 +44,14 @@ def chosen_qos(spec: RunSpec) -> str | None:
     return spec.launcher.qos or _partition(spec).qos
 
 
+def chosen_reservation(spec: RunSpec) -> str | None:
+    """The reservation that jobs of the chosen quality of service run in."""
+    return _qos(spec).reservation
+
+
 def job_limits(spec: RunSpec) -> Partition:
     """What the partition allows, with what the quality of service changes of it, and never more nodes than are."""
-    qos = spec.factory.qos.get(chosen_qos(spec) or "", Qos())
+    qos = _qos(spec)
     most = _partition(spec).max_nodes or spec.factory.nodes_total
     changes = {name: value for name in ("min_nodes", "max_nodes", "max_time") if (value := getattr(qos, name))}
     return _partition(spec).model_copy(update={"max_nodes": most} | changes)
@@ -124,14 +129,29 @@ def _partition(spec: RunSpec) -> Partition:
     return spec.factory.partitions.get(chosen_partition(spec) or "", Partition())
 
 
+def _qos(spec: RunSpec) -> Qos:
+    return spec.factory.qos.get(chosen_qos(spec) or "", Qos())
+
+
 def _partition_problems(spec: RunSpec) -> list[Problem]:
     factory, name = spec.factory, chosen_partition(spec)
-    problems = _time_problems(spec)
+    problems = _time_problems(spec) + _qos_problems(spec)
     if name is not None and factory.partitions and name not in factory.partitions:
         names = list(factory.partitions)
         fits = f"{did_you_mean(name, names)}there are: {', '.join(names)}"
         return [Problem("launcher.partition", f"{factory.name} has no partition '{name}'", fits), *problems]
     return problems + _node_problems(spec)
+
+
+def _qos_problems(spec: RunSpec) -> list[Problem]:
+    """A quality of service that the site is not known to have, where any are known."""
+    factory, asked = spec.factory, spec.launcher.qos
+    known = [*factory.qos, *(queue.qos for queue in factory.partitions.values() if queue.qos)]
+    if asked is None or not factory.qos or asked in known:
+        return []
+    ways = f"{did_you_mean(asked, known)}there are: {', '.join(dict.fromkeys(known))}"
+    fits = f"{ways}; one that the site gave you: '+factory.qos.{asked}={{}}'"
+    return [Problem("launcher.qos", f"{factory.name} has no quality of service '{asked}'", fits)]
 
 
 def _node_problems(spec: RunSpec) -> list[Problem]:

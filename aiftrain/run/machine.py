@@ -81,6 +81,7 @@ class Qos(Strict):
     max_nodes: int | None = None
     max_time: str | None = None
     max_jobs: int | None = None  # of one user
+    reservation: str | None = None  # the only place where its jobs run
 
 
 class Billing(Strict):

@@ -32,7 +32,7 @@ NASTY = ["two words", "it's", 'a "quote"', "semi;colon", "line\nbreak", "comma,c
 KNOWN_TO_SLURM_22_05 = {
     *("job-name", "output", "open-mode", "nodes", "ntasks-per-node", "cpus-per-task", "gpus-per-node"),
     *("mem", "partition", "qos", "account", "time", "exclusive", "signal", "requeue", "no-requeue"),
-    *("constraint", "hint", "dependency"),
+    *("constraint", "hint", "dependency", "reservation"),
 }
 LUMI = {
     "name": "lumi",
@@ -140,15 +140,14 @@ def test_the_step_that_lumi_runs(run_folder: RunFolder, tmp_path: Path) -> None:
     spec = lumi_spec()
     ran = execute(render(spec, layout(spec), run_folder), tmp_path)
     image = ran["arguments"].index("/images/multi torch.sif")
-    assert ran["arguments"][:6] == [
+    assert ran["arguments"][:5] == [
         "--kill-on-bad-exit=1",
-        "--cpus-per-task=7",
-        "--cpu-bind=mask_cpu:0xfe000000000000,0xfe00000000000000",
+        "--cpu-bind=mask_cpu:0xfe000000000000,0xfe00000000000000",  # and no --cpus-per-task: it needs all cores
         "--mpi=pmi2",
         "singularity",
         "exec",
     ]
-    assert {"--bind=/pfs", "--bind=/scratch", f"--bind={run_folder.path}"} <= set(ran["arguments"][6:image])
+    assert {"--bind=/pfs", "--bind=/scratch", f"--bind={run_folder.path}"} <= set(ran["arguments"][5:image])
     assert ran["arguments"][image + 1 :] == ["python3", "-m", "aiftrain.train", str(run_folder.path)]
     assert ran["folder"] == str(Path.cwd())
     environment = ran["environment"]

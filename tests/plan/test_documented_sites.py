@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import reduce
+from operator import or_
 
 import pytest
 
 from aiftrain.errors import ConfigError
 from aiftrain.plan.groups import Groups
-from aiftrain.plan.limits import job_limits, time_limit
+from aiftrain.plan.limits import chosen_reservation, job_limits, time_limit
 from aiftrain.plan.plan import make_plan
 from aiftrain.plan.spec import resolve
 from aiftrain.run.machine import Factory
@@ -125,16 +127,38 @@ def test_constraint_account_and_cores_of_jean_zay_are_those_of_the_gpu(
     assert (time_limit(spec), site.internet_on_compute) == ("20:00:00", False)
 
 
-def test_two_gpus_of_deucalion_share_the_cores_of_their_numa_domain() -> None:
-    spec = planned("deucalion")
-    assert spec.hardware.device_numa == (2, 2, 6, 6)
-    assert spec.factory.cpu_bind is not None
-    masks = [int(mask, 16) for mask in spec.factory.cpu_bind.removeprefix("mask_cpu:").split(",")]
-    for mask, cores in zip(masks, spec.hardware.device_cores, strict=True):
-        first, last = map(int, cores.split("-"))
-        assert mask == sum(1 << core for core in range(first, last + 1))
+def test_masks_are_one_a_device_and_hold_the_cores_nearest_to_it() -> None:
+    bound = [name for name in SITES if (factory(name).cpu_bind or "").startswith("mask_cpu:")]
+    assert {"lumi", "marenostrum5", "deucalion"} <= set(bound)
+    for name in bound:
+        node = planned(name).hardware
+        masks = [int(mask, 16) for mask in (factory(name).cpu_bind or "").removeprefix("mask_cpu:").split(",")]
+        assert len(masks) == len(node.device_cores) == node.devices_per_node, name
+        for mask, cores in zip(masks, node.device_cores, strict=True):
+            first, last = map(int, cores.split("-"))
+            assert mask == sum(1 << core for core in range(first, last + 1)), (name, cores)
+        assert len(set(masks)) == (2 if name == "deucalion" else len(masks)), "there two GPUs share a NUMA domain"
+        assert sum(set(masks)) == reduce(or_, masks), "no two overlap in part"
+
+
+def test_two_gpus_of_deucalion_share_a_numa_domain() -> None:
+    assert planned("deucalion").hardware.device_numa == (2, 2, 6, 6)
     with pytest.raises(ConfigError, match="at most 4"):
         planned("deucalion", "nodes=8")
+
+
+def test_a_quality_of_service_that_a_site_lacks_is_refused_unless_the_user_has_been_given_it() -> None:
+    with pytest.raises(ConfigError, match="did you mean acc_ehpc") as refused:
+        planned("marenostrum5", "launcher.qos=acc_ehcp")
+    assert "'+factory.qos.acc_ehcp={}'" in str(refused.value)
+    own = planned("marenostrum5", "launcher.qos=acc_own", "+factory.qos.acc_own.max_nodes=128", "nodes=128")
+    assert job_limits(own).max_nodes == 128
+    assert planned("discoverer-plus", "launcher.qos=another").factory.qos == {}, "named as projects are: any may be"
+
+
+def test_a_job_that_may_run_in_a_reservation_alone_names_it() -> None:
+    assert chosen_reservation(planned("meluxina", "launcher.qos=dev")) == "gpudev"
+    assert chosen_reservation(planned("meluxina")) is None
 
 
 @pytest.mark.parametrize(

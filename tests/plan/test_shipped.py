@@ -123,7 +123,7 @@ def test_lumi_does_what_its_user_guide_says() -> None:
     assert lumi.account_required
     assert lumi.partition == "standard-g"
     assert lumi.gpu_request == ("--gpus-per-node=8",)
-    assert (lumi.memory, lumi.cpus_per_task) == ("480G", 7)
+    assert (lumi.memory, lumi.cpus_per_task) == ("480000M", 7)
     assert lumi.cpu_bind is not None
     masks = [int(mask, 16) for mask in lumi.cpu_bind.removeprefix("mask_cpu:").split(",")]
     assert [mask.bit_count() for mask in masks] == [7] * 8

@@ -1,14 +1,19 @@
-"""The shape of a cluster with Slurm: what a rig's slurm.conf is written from, and how a factory profile becomes one."""
+"""The shape of a cluster with Slurm: what a rig's slurm.conf is written from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aiftrain.run.machine import Factory, Hardware, Partition, Qos
+from aiftrain.run.machine import Partition, Qos
 
-_UNKNOWN_CORES = 64  # a node whose cores, memory or number nobody documents
-_UNKNOWN_MIB = 512 * 1024
-_UNKNOWN_NODES = 1000
+
+@dataclass(frozen=True)
+class SlurmWords:
+    """A cluster whose nodes are not all equal, in Slurm's own words: of slurm.conf, sacctmgr, job_submit.lua."""
+
+    slurm: str
+    sacctmgr: str = ""
+    submit_filter: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,32 +31,7 @@ class Shape:
     partitions: dict[str, Partition] = field(default_factory=dict)
     qos: dict[str, Qos] = field(default_factory=dict)
     accounts: tuple[str, ...] = ()
+    words: SlurmWords | None = None  # then the rest but the name does not count
 
     def node_names(self) -> list[str]:
         return [f"node{number}" for number in range(1, self.nodes + 1)]
-
-
-def site_shape(factory: Factory, hardware: Hardware, accounts: tuple[str, ...] = ()) -> Shape:
-    """The cluster that a factory profile describes, at full size. What the profile leaves open is made large."""
-    cores = hardware.usable_cores_per_node or _UNKNOWN_CORES
-    memory = hardware.node_memory_gib
-    named = {partition.qos: Qos() for partition in factory.partitions.values() if partition.qos}
-    return Shape(
-        name=factory.name,
-        nodes=factory.nodes_total or _UNKNOWN_NODES,
-        cores=cores,
-        memory_mib=round(memory * 1024) if memory else _UNKNOWN_MIB,
-        threads_per_core=2 if factory.hint == "nomultithread" else 1,
-        gpus=0 if hardware.is_cpu else hardware.devices_per_node,
-        gpu_type=_gpu_type(factory.gpu_request),
-        features=tuple(filter(None, [factory.constraint])),
-        partitions=factory.partitions or {"batch": Partition()},
-        qos=named | factory.qos,
-        accounts=accounts,
-    )
-
-
-def _gpu_type(request: tuple[str, ...]) -> str:
-    """The type that a site's own request names: a100 in --gres=gpu:a100:4."""
-    words = next((option.split(":") for option in request if option.startswith("--gres=gpu:")), [])
-    return words[1] if len(words) == 3 else ""

@@ -171,6 +171,7 @@ class SlurmRig:
             "gres.conf": gres_conf(self.shape),
             "slurmdbd.conf": slurmdbd_conf(self.state, self._ports),
             "hosts": "\n".join(hosts) + "\n",
+            "job_submit.lua": self.shape.words.submit_filter if self.shape.words else "",
         }
         for name, text in texts.items():
             (self.state / name).write_text(text)

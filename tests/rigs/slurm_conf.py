@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from aiftrain.plan.limits import seconds_of
 from aiftrain.run.machine import Partition, Qos
 from tests.rigs.network import GATEWAY, address
-from tests.rigs.shape import Shape
+from tests.rigs.shape import Shape, SlurmWords
 
 _LOOPBACK = "127.0.0.1"
 
@@ -71,15 +72,15 @@ def slurm_conf(shape: Shape, state: Path, ports: Ports, *, live: bool, accountin
         f"TmpFS={state}/tmp",
         *_COMMON.strip().splitlines(),
         *_accounting(state, ports, accounting),
-        *(["GresTypes=gpu"] if shape.gpus else []),
-        *(_live_nodes(shape, ports) if live else [f"NodeName=node[1-{shape.nodes}] State=CLOUD {_node(shape)}"]),
-        *_partitions(shape, accounting),
+        *(_described(shape.words) if shape.words else _equal_nodes(shape, ports, live=live, accounting=accounting)),
     ]
     return "\n".join(lines) + "\n"
 
 
 def gres_conf(shape: Shape) -> str:
     """The GPUs of each node, as numbers alone: there are no devices."""
+    if shape.words:
+        return "".join(f"{line}\n" for line in _described_gpus(shape.words))
     kind = f" Type={shape.gpu_type}" if shape.gpu_type else ""
     return f"NodeName=node[1-{shape.nodes}] Name=gpu{kind} Count={shape.gpus}\n" if shape.gpus else ""
 
@@ -107,6 +108,7 @@ def slurmdbd_conf(state: Path, ports: Ports) -> str:
 def sacctmgr_commands(shape: Shape) -> Iterator[list[str]]:
     """What fills the database: the cluster, its qualities of service, and accounts that may use all of them."""
     yield ["add", "cluster", shape.name]
+    yield from _described_accounts(shape.words) if shape.words else ()
     for name, qos in shape.qos.items():
         if name != "normal":  # that one every Slurm has
             yield ["add", "qos", name]
@@ -128,6 +130,33 @@ def _accounting(state: Path, ports: Ports, accounting: bool) -> list[str]:
         f"AccountingStoragePass={state}/munge/socket",  # clients take the socket from here, not from AuthInfo
         "AccountingStorageEnforce=associations,limits,qos",
     ]
+
+
+def _equal_nodes(shape: Shape, ports: Ports, *, live: bool, accounting: bool) -> Iterator[str]:
+    yield from ["GresTypes=gpu"] if shape.gpus else []
+    yield from _live_nodes(shape, ports) if live else [f"NodeName=node[1-{shape.nodes}] State=CLOUD {_node(shape)}"]
+    yield from _partitions(shape, accounting)
+
+
+def _described(words: SlurmWords) -> Iterator[str]:
+    yield "JobSubmitPlugins=lua"  # job_submit.lua beside slurm.conf
+    yield "GresTypes=gpu"
+    yield "NodeName=DEFAULT State=CLOUD"
+    yield from words.slurm.splitlines()
+
+
+def _described_gpus(words: SlurmWords) -> Iterator[str]:
+    for nodes, kind, count in re.findall(r"^NodeName=(\S+).* Gres=gpu:(?:(\w+):)?(\d+)", words.slurm, re.MULTILINE):
+        yield f"NodeName={nodes} Name=gpu{f' Type={kind}' if kind else ''} Count={count}"
+
+
+def _described_accounts(words: SlurmWords) -> Iterator[list[str]]:
+    """As described, and this user in each of the accounts."""
+    for line in words.sacctmgr.splitlines():
+        command = line.split()
+        yield command
+        if command[:2] == ["add", "account"]:
+            yield ["add", "user", getpass.getuser(), f"Account={command[2]}"]
 
 
 def _live_nodes(shape: Shape, ports: Ports) -> Iterator[str]:

@@ -1,3 +1,4 @@
+#!/bin/bash
 # DeepSpeed's own runner: on this machine or, over pdsh and ssh, on the nodes that AIFTRAIN_HOSTFILE names, one a line.
 # Reads AIFTRAIN_*; by hand, in a run folder, AIFTRAIN_RANKS is enough.
 set -euo pipefail

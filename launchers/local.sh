@@ -1,3 +1,4 @@
+#!/bin/bash
 # torchrun on this machine. Reads AIFTRAIN_*. `python -m aiftrain` does the same with a live view and clear errors.
 set -euo pipefail
 cd -- "$AIFTRAIN_WORKDIR"

@@ -1,3 +1,4 @@
+#!/bin/bash
 # mpiexec of Open MPI, MPICH, Intel MPI or Cray's PALS, one process a rank; without MASTER_ADDR they meet over mpi4py.
 # Reads AIFTRAIN_*; by hand, in a run folder, AIFTRAIN_RANKS is enough. Inside a job mpiexec knows the nodes by itself;
 # elsewhere AIFTRAIN_HOSTFILE names them, one a line.

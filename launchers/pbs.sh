@@ -1,3 +1,4 @@
+#!/bin/bash
 # PALS mpiexec on the nodes of a PBS job, one process a rank. Reads AIFTRAIN_* and what PBS sets.
 set -euo pipefail
 cd -- "$AIFTRAIN_WORKDIR"

@@ -1,3 +1,4 @@
+#!/bin/bash
 # One srun step, a task a rank or a torchrun a node, and another where ranks failed and their nodes are sound. A job whose
 # time is up, or that has a bad node, is queued again. Reads what Slurm sets and AIFTRAIN_*; by hand, in a run folder,
 # none of these is needed.
@@ -15,6 +16,7 @@ case ${#nodes[@]}:$AIFTRAIN_RENDEZVOUS in
     *) MASTER_ADDR=${nodes[0]}${AIFTRAIN_SUFFIX-} ;;
 esac
 export MASTER_ADDR
+unset SRUN_CPUS_PER_TASK # some people's profiles set it: it takes half of the cores from a step with masks
 follow() { # another job, which waits for the end of this one
     local job
     job=$(cd -- "$AIFTRAIN_RUN" && sbatch --parsable "$@" job.sh | tail -n 1) || return

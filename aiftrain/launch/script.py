@@ -33,9 +33,15 @@ def render(spec: RunSpec, layout: ParallelLayout, folder: RunFolder) -> str:
         *_comments(spec),
         *modules,  # before the body's strict mode, which site scripts do not stand
         *_export_lines(spec, layout, folder.path.resolve()),
-        (launchers_dir() / f"{spec.launcher.name}.sh").read_text(encoding="utf-8"),
+        _body(spec.launcher.name),
     ]
     return "\n".join(parts)
+
+
+def _body(launcher: str) -> str:
+    """The launcher's script without its own first line, which names the shell."""
+    text = (launchers_dir() / f"{launcher}.sh").read_text(encoding="utf-8")
+    return text.removeprefix("#!/bin/bash\n")
 
 
 def _header(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> Iterable[str]:

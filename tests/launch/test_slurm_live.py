@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
     pytest.mark.skipif(os.getuid() != 0, reason="nodes in namespaces of their own need root"),
 ]
+ROOT = Path(__file__).resolve().parents[2]
 TWO_NODES = ["nodes=2", "launcher.ranks_per_node=1"]
 
 
@@ -62,6 +64,20 @@ def test_four_nodes_train_as_four_ranks_of_this_machine_do(on_rig: Trainings) ->
     run, job = on_rig.submit("four nodes", "nodes=4", "launcher.ranks_per_node=1")
     on_rig.finish(run, job)
     assert losses(run) == losses(here)
+
+
+def test_the_launcher_by_hand_needs_nothing_but_the_run_folder(
+    on_rig: Trainings, undisturbed: dict[int, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, job = on_rig.submit("by hand", *TWO_NODES, "launcher.extra=['--hold']")
+    on_rig.rig.call("scancel", job)
+    monkeypatch.setitem(on_rig.rig.environ, "PYTHONPATH", str(ROOT))
+    monkeypatch.setitem(on_rig.rig.environ, "PATH", f"{Path(sys.executable).parent}:{on_rig.rig.environ['PATH']}")
+    words = ("sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", str(ROOT / "launchers" / "slurm.sh"))
+    submitted = on_rig.rig.call(*words, cwd=run.path)
+    assert submitted.returncode == 0, submitted.stderr
+    on_rig.finish(run, submitted.stdout.strip())
+    assert losses(run) == undisturbed
 
 
 def test_two_jobs_share_a_node(on_rig: Trainings, undisturbed: dict[int, float]) -> None:

@@ -94,6 +94,10 @@ def describe(event: Event) -> str | None:
             return f"checkpoint of step {step} is damaged and was passed over: {event.get('message', '')}"
         case "stopping":
             return f"stopping at step {step}: asked by {event.get('signal', 'a signal')}"
+        case "hang":
+            return f"a rank made no step for {event.get('seconds', 0):,.0f} s and was ended"
+        case "ended":
+            return f"ended with {event.get('exit_code')}; next: {event.get('next')}, {event.get('why')}"
     return None
 
 

@@ -40,6 +40,7 @@ told() { # by Slurm to end: at the end of the wall time the ranks may be killed 
     read -r _ left _ < <(now) || true
     if [[ $left == 0:00 && $AIFTRAIN_CHAIN != none ]]; then again '' && exit 75; fi
 }
+read -r _ _ restarts < <(now) || restarts=${SLURM_RESTART_COUNT:-0}
 following=
 if [[ $AIFTRAIN_CHAIN == follow-up ]]; then following=$(follow | tee /dev/stderr | cut -d ' ' -f 2) || true; fi
 trap told TERM
@@ -61,7 +62,7 @@ while [[ $next == here ]]; do
         if job=$(now); then break; fi
         sleep 10
     done
-    eval "verdict=\$($AIFTRAIN_PROGRAM -m aiftrain.launch.aftermath \"\$AIFTRAIN_RUN\" $AIFTRAIN_ATTEMPT $job)" || verdict="$code end"
+    eval "verdict=\$($AIFTRAIN_PROGRAM -m aiftrain.launch.aftermath \"\$AIFTRAIN_RUN\" $AIFTRAIN_ATTEMPT $restarts $job)" || verdict="$code end"
     read -r code next bad <<<"$verdict"
 done
 trap - TERM

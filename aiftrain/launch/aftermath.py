@@ -2,7 +2,7 @@
 
 launchers/slurm.sh asks on the job's first node, with what Slurm says of the job, and does as it is told:
 
-    python -m aiftrain.launch.aftermath RUN ATTEMPT STATE TIME_LEFT RESTARTS
+    python -m aiftrain.launch.aftermath RUN ATTEMPT RESTARTS_AT_ITS_START [STATE TIME_LEFT RESTARTS_NOW]
 
 On stdout: EXIT_CODE here|queue|end|wait [NODE,NODE,...], the nodes that a new job is to keep away from. On stderr: why.
 Waiting is for a script that Slurm has lost sight of and replaced: its end would count as that of the job.
@@ -37,16 +37,20 @@ _DEFECTS = ("uncorrectable",)  # what CUDA and HIP say of memory and links that 
 
 @dataclass(frozen=True)
 class JobNow:
-    """The job as squeue shows it: its state, the time left of its wall time, and how often it was requeued."""
+    """The job as squeue shows it: its state, the time left of its wall time, and how often it was requeued.
 
-    state: str
-    time_left: str
-    restarts: str
+    `began` is how often it had been requeued when the script began.
+    """
+
+    began: str
+    state: str = "forgotten"
+    time_left: str = "INVALID"
+    restarts: str = ""
 
     @property
     def is_ours(self) -> bool:
         """Whether this script still speaks for the job: on a node that was lost it may outlive its part."""
-        return self.restarts == os.environ.get("SLURM_RESTART_COUNT", "0")
+        return self.restarts == self.began
 
     @property
     def seconds_left(self) -> float:
@@ -56,9 +60,6 @@ class JobNow:
     def goes_on(self) -> bool:
         """Neither cancelled nor ended by someone. A job at the end of its wall time is no longer `running`."""
         return self.state == "RUNNING" or self.time_left == "0:00"
-
-
-_FORGOTTEN = JobNow("forgotten", "INVALID", "")  # by Slurm, which did not answer or knows the job no more
 
 
 @dataclass(frozen=True)
@@ -162,10 +163,9 @@ def _lost_node(ends: list[RankEnd]) -> str | None:
 def main(arguments: list[str]) -> int:
     """Decide, say it, and note it among the run's events."""
     folder, attempt = RunFolder(arguments[0]), int(arguments[1])
-    job = JobNow(*arguments[2:5]) if len(arguments) == 5 else _FORGOTTEN
     listed = os.environ.get("AIFTRAIN_BAD_NODES")
     try:
-        verdict = decide(folder, attempt, job, Path(listed) if listed else None)
+        verdict = decide(folder, attempt, JobNow(*arguments[2:6]), Path(listed) if listed else None)
         event = {"event": "ended", "exit_code": verdict.exit_code, "next": verdict.next, "why": verdict.why}
         append_line(folder.events, {"time": time.time(), "attempt": attempt} | event)
     except AiftrainError as error:

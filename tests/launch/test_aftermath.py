@@ -11,15 +11,14 @@ from aiftrain.launch.aftermath import JobNow, Verdict, decide, main
 from aiftrain.run.folder import RunFolder, append_line, read_lines
 from tests.conftest import small_execution, small_spec
 
-NOW = JobNow("RUNNING", "1:00:00", "0")
+NOW = JobNow("0", "RUNNING", "1:00:00", "0")
 LOST = "RuntimeError: Connection closed by peer [10.0.0.1]:41234"
 NODES = ("nid1", "nid2")
 
 
 @pytest.fixture
-def run(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+def run(run_folder: RunFolder) -> RunFolder:
     """A run of two ranks on two nodes, submitted as a job of Slurm."""
-    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     return described(run_folder)
 
 
@@ -58,12 +57,12 @@ def test_what_the_ranks_said_decides(code: int, next_: str, run: RunFolder) -> N
 @pytest.mark.parametrize(
     ("job", "next_"),
     [
-        (JobNow("RUNNING", "UNLIMITED", "0"), "here"),
-        (JobNow("RUNNING", "5:59", "0"), "queue"),  # no more than a minute before ranks are told to leave
-        (JobNow("COMPLETING", "0:00", "0"), "queue"),  # the wall
-        (JobNow("COMPLETING", "1:00:00", "0"), "end"),  # cancelled
-        (JobNow("PENDING", "2:00:00", "1"), "wait"),  # started anew, and this script is of before
-        (JobNow("forgotten", "INVALID", ""), "wait"),
+        (JobNow("0", "RUNNING", "UNLIMITED", "0"), "here"),
+        (JobNow("0", "RUNNING", "5:59", "0"), "queue"),  # no more than a minute before ranks are told to leave
+        (JobNow("0", "COMPLETING", "0:00", "0"), "queue"),  # the wall
+        (JobNow("0", "COMPLETING", "1:00:00", "0"), "end"),  # cancelled
+        (JobNow("0", "PENDING", "2:00:00", "1"), "wait"),  # started anew, and this script is of before
+        (JobNow("0"), "wait"),
     ],
 )
 def test_what_slurm_says_of_the_job_decides(job: JobNow, next_: str, run: RunFolder) -> None:
@@ -71,11 +70,10 @@ def test_what_slurm_says_of_the_job_decides(job: JobNow, next_: str, run: RunFol
     assert decide(run, 1, job).next == next_
 
 
-def test_a_requeued_script_speaks_for_its_own_start(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requeued_script_speaks_for_its_own_start(run: RunFolder) -> None:
     ended(run, 1, (75, ""), (75, ""))
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    assert decide(run, 1, NOW).next == "wait"
-    assert decide(run, 1, JobNow("RUNNING", "1:00:00", "2")).next == "queue"
+    assert decide(run, 1, JobNow("2", "RUNNING", "1:00:00", "2")).next == "queue"
+    assert decide(run, 1, JobNow("1", "RUNNING", "1:00:00", "2")).next == "wait"
 
 
 def test_nodes_where_two_starts_led_nowhere_are_given_back(run: RunFolder) -> None:
@@ -156,7 +154,7 @@ def test_a_node_is_left_out_when_its_ranks_vanish_twice_in_a_row(run: RunFolder)
 
 def test_it_answers_in_one_line_and_notes_why(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     ended(run, 1, (75, ""), (75, ""), steps=3)
-    assert main([str(run.path), "1", "RUNNING", "1:00:00", "0"]) == 0
+    assert main([str(run.path), "1", "0", "RUNNING", "1:00:00", "0"]) == 0
     answer = capsys.readouterr()
     assert answer.out == "75 queue\n"
     assert "next: queue, the ranks were told to leave" in answer.err
@@ -165,6 +163,6 @@ def test_it_answers_in_one_line_and_notes_why(run: RunFolder, capsys: pytest.Cap
 
 
 def test_a_run_that_cannot_be_read_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path), "1"]) == 0
+    assert main([str(tmp_path), "1", "0"]) == 0
     answer = capsys.readouterr()
     assert answer.out == "1 end\n" and "no run folder" in answer.err

@@ -64,6 +64,11 @@ _SHELLS = {"bash": _BASH, "zsh": _ZSH}
 _OPTIONS = ("--json", "--multirun", "--cfg", "--resolve", "--help")
 _OF_PLAN = ("--search", "--deadline", "--budget", "--cheapest", "--compare", "--picture", "--points", "--calibrate")
 _SHOWN = ("factories", "hardware", "recipes")
+_ACTIONS = {
+    "data": ("prepare", "inspect"),
+    "checkpoints": ("list", "verify", "export"),
+    "env": ("lock", "diff", "wheelhouse", "pack"),
+}
 _OF_A_RUN = ("status", "watch", "logs", "cancel")
 
 
@@ -106,8 +111,8 @@ def _candidates(typed: list[str], current: str) -> Iterator[str]:
         yield from _shown(verbs[0], typed)
     elif verbs and verbs[0] in _OF_A_RUN:
         yield from _runs()
-    elif verbs in (["data"], ["checkpoints"]) and typed[-1] == verbs[0]:
-        yield from {"data": ("prepare", "inspect"), "checkpoints": ("list", "verify", "export")}[verbs[0]]
+    elif verbs and verbs[0] in _ACTIONS and typed[-1] == verbs[0]:
+        yield from _ACTIONS[verbs[0]]
     else:
         yield from _overrides(current)
 

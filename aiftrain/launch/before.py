@@ -9,20 +9,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aiftrain.errors import ConfigError, Problem, UserError
+from aiftrain.launch.containers import image_file, used_container
 from aiftrain.launch.header import seconds_to_save
 from aiftrain.launch.jobs import job_numbers, look_up
-from aiftrain.launch.step import native_python, used_container
+from aiftrain.launch.step import native_python
 from aiftrain.plan.limits import seconds_of, time_limit
 from aiftrain.plan.plan import LaunchPlan
 from aiftrain.plan.prediction import STARTUP_SECONDS
+from aiftrain.run.env_lock import changed_files, read_lock
 from aiftrain.run.folder import RunFolder
+from aiftrain.run.machine import Container
 from aiftrain.run.spec import RunSpec
+
+_FETCH = {  # where there is a network
+    "singularity": "singularity pull image.sif {}",
+    "apptainer": "apptainer pull image.sif {}",
+    "enroot": "enroot import -o image.sqsh docker://{}",
+}
 
 
 def check_before_queue(spec: RunSpec, plan: LaunchPlan, folder: RunFolder) -> None:
     """Raises ConfigError with everything on this machine that stands against the job; UserError where it has one."""
     _refuse_a_second_job(spec, folder)
-    problems = [*_folder_problems(folder), *_software_problems(spec), *_time_problems(spec, plan)]
+    problems = [*_folder_problems(folder), *_software_problems(spec, folder), *_time_problems(spec, plan)]
     if problems:
         raise ConfigError(problems)
 
@@ -66,20 +75,49 @@ def _folder_problems(folder: RunFolder) -> Iterator[Problem]:
         yield Problem("run_dir", f"{there} cannot be written", "run_dir=<a folder that you may write>")
 
 
-def _software_problems(spec: RunSpec) -> Iterator[Problem]:
-    """An image that is not there, a Python that cannot run on the nodes."""
-    container = used_container(spec)
-    if container is not None:
-        image = container[1]
-        if image.startswith(("/", ".")) and not Path(image).exists():
-            yield Problem("factory.container.image", f"there is no {image} here", "name an image that is")
-        return
+def _software_problems(spec: RunSpec, folder: RunFolder) -> Iterator[Problem]:
+    """An image, packed environment or overlay that is not here, a Python that cannot run on the nodes."""
+    used = used_container(spec)
+    if used is not None:
+        yield from _image_problems(spec, used[0])
+    elif spec.launcher.env_archive is None:
+        yield from _python_problems(spec)
+    if spec.launcher.env_archive:
+        yield from _unreadable("launcher.env_archive", Path(spec.launcher.env_archive), "python -m aiftrain env pack")
+    lock = read_lock(folder)
+    for change in changed_files(lock) if lock else ():
+        yield Problem(folder.env_lock.name, change, f"python -m aiftrain env lock {folder.path} accepts it")
+
+
+def _image_problems(spec: RunSpec, container: Container) -> Iterator[Problem]:
+    where, file = "factory.container.image", image_file(container)
+    if file is not None:
+        yield from _unreadable(where, file, "name an image that is")
+    elif spec.factory.internet_on_compute is False:
+        fits = f"fetch it here, and name the file: {_FETCH[container.runtime].format(container.image)}"
+        yield Problem(where, f"{container.image} is in a registry, which the nodes here cannot reach", fits)
+    for flag in container.flags:
+        if flag.startswith("--overlay="):
+            overlay = Path(flag.removeprefix("--overlay=").partition(":")[0])
+            yield from _unreadable("factory.container.flags", overlay, "name an overlay that is")
+
+
+def _unreadable(where: str, file: Path, fits: str) -> Iterator[Problem]:
+    if not file.exists():
+        yield Problem(where, f"there is no {file} here", fits)
+    elif not os.access(file, os.R_OK):
+        yield Problem(where, f"you may not read {file}", fits)
+
+
+def _python_problems(spec: RunSpec) -> Iterator[Problem]:
+    """A bare name may be that of a Python which the site's modules bring, on the nodes alone."""
     python, arch = native_python(spec), spec.hardware.arch
     if spec.launcher.python is None and arch not in ("any", platform.machine()):
         found = f"{python} is for {platform.machine()}, and the nodes are {arch}"
         fits = "launcher.python=<of a virtual environment made on a node>, or factory.container.image=<image>"
         yield Problem("launcher.python", found, fits)
-    elif spec.launcher.python is not None and shutil.which(python) is None and not Path(python).exists():
+    from_modules = spec.factory.modules and "/" not in python
+    if spec.launcher.python and not from_modules and shutil.which(python) is None and not Path(python).exists():
         yield Problem("launcher.python", f"there is no {python} here", "launcher.python=<path of a Python 3.11>")
 
 

@@ -44,6 +44,8 @@ def run_environment(spec: RunSpec) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",  # a folder aiftrain/ in the working directory is not this package
     }
+    if spec.factory.container and spec.factory.container.image and spec.launcher.name != "local":
+        variables["PYTHONNOUSERSITE"] = "1"  # packages in a person's home are for another Python than the image's
     if spec.tracking.base_url:
         variables["WANDB_BASE_URL"] = spec.tracking.base_url
     if spec.hardware.is_cpu:

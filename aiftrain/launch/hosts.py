@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aiftrain.errors import UserError
+from aiftrain.launch.containers import image_environment, image_prefix
 from aiftrain.launch.environment import run_environment
 from aiftrain.launch.step import program
 from aiftrain.launch.tasks import cores_per_rank
@@ -32,7 +33,9 @@ def host_exports(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> dic
         ours["GLOO_SOCKET_IFNAME"] = "lo"
     if cores := cores_per_rank(spec, layout):
         ours["OMP_NUM_THREADS"] = str(cores)
-    return ours | {"AIFTRAIN_PASS": " ".join(sorted({*run_environment(spec), *_PASSED_ON}))}
+    prefix = image_prefix(spec)
+    in_image = [f"{prefix}{name}" for name in image_environment(spec)] if prefix else []
+    return ours | {"AIFTRAIN_PASS": " ".join(sorted({*run_environment(spec), *_PASSED_ON, *in_image}))}
 
 
 def check_hosts(spec: RunSpec, layout: ParallelLayout, environ: Mapping[str, str] = os.environ) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aiftrain.errors import UserError
+from aiftrain.launch.containers import used_container
 from aiftrain.launch.hosts import check_hosts, host_exports
-from aiftrain.launch.step import used_container
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.process import has_package
 from aiftrain.run.spec import RunSpec

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import aiftrain
+from aiftrain.launch.archive import is_staged
+from aiftrain.launch.containers import image_environment, image_prefix, used_container
 from aiftrain.launch.deepspeed_runner import deepspeed_exports
 from aiftrain.launch.environment import installed, package_root, run_environment
 from aiftrain.launch.header import slurm_header
@@ -33,14 +35,14 @@ def render(spec: RunSpec, layout: ParallelLayout, folder: RunFolder) -> str:
         *_comments(spec),
         *modules,  # before the body's strict mode, which site scripts do not stand
         *_export_lines(spec, layout, folder.path.resolve()),
-        _body(spec.launcher.name),
+        *(_body(name) for name in (["stage"] if is_staged(spec) else []) + [spec.launcher.name]),
     ]
     return "\n".join(parts)
 
 
-def _body(launcher: str) -> str:
-    """The launcher's script without its own first line, which names the shell."""
-    text = (launchers_dir() / f"{launcher}.sh").read_text(encoding="utf-8")
+def _body(name: str) -> str:
+    """A launcher's script without its own first line, which names the shell."""
+    text = (launchers_dir() / f"{name}.sh").read_text(encoding="utf-8")
     return text.removeprefix("#!/bin/bash\n")
 
 
@@ -60,9 +62,22 @@ def _export_lines(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> It
     ours = {"AIFTRAIN_RUN": str(run_folder), "AIFTRAIN_WORKDIR": str(Path.cwd())}
     ours |= _launcher_exports(spec, layout, run_folder)
     for name, value in (run_environment(spec) | ours).items():
+        if "$" in value:
+            yield "# shellcheck disable=SC2016 # a later shell expands it"
         yield f"export {name}={shlex.quote(value)}"
-    if not installed():  # what the site's modules put there comes after it
-        yield f'export PYTHONPATH={shlex.quote(str(package_root()))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+    yield from import_lines(spec)
+
+
+def import_lines(spec: RunSpec) -> Iterator[str]:
+    """What makes the ranks' Python find this package, and lets what a job sets win over what an image does."""
+    if not used_container(spec):
+        if not installed():  # what the site's modules put there comes after it
+            yield f'export PYTHONPATH={shlex.quote(str(package_root()))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+        return
+    yield "unset PYTHONPATH"  # the host's packages are not for an image's Python
+    if prefix := image_prefix(spec):
+        names = " ".join(image_environment(spec))
+        yield f'for name in {names}; do if [[ -v $name ]]; then export "{prefix}$name=${{!name}}"; fi; done'
 
 
 def _launcher_exports(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> dict[str, str]:

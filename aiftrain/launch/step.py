@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from aiftrain.errors import UserError
-from aiftrain.launch.environment import package_root
+from aiftrain.launch.archive import STAGED_PYTHON, is_staged
+from aiftrain.launch.containers import python_in_image, pyxis, singularity, used_container
 from aiftrain.launch.header import chain_of
 from aiftrain.launch.tasks import binds_cores, cores_per_rank, cores_per_task, starts_nodes
 from aiftrain.run.bad_nodes import default_file, read_bad_nodes
 from aiftrain.run.layout import ParallelLayout
-from aiftrain.run.machine import Container
 from aiftrain.run.spec import RunSpec
 
 # torchrun reads its options from PET_*; the number of a node is known to the node's own task alone.
@@ -26,9 +26,11 @@ _ON_EACH_NODE = (
 def slurm_exports(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> dict[str, str]:
     """What launchers/slurm.sh reads besides the run and its folder. UserError: a folder that no container can bind."""
     rendezvous = spec.factory.rendezvous
+    archive = Path(spec.launcher.env_archive or "").resolve()
     return {
-        "AIFTRAIN_STEP": shlex.join(_step(spec, layout, run_folder)),
-        "AIFTRAIN_PROGRAM": shlex.join(_one_python(spec, run_folder)),
+        **({"AIFTRAIN_ARCHIVE": str(archive)} if is_staged(spec) else {}),
+        "AIFTRAIN_STEP": " ".join(_step(spec, layout, run_folder)),
+        "AIFTRAIN_PROGRAM": " ".join(_one_python(spec, run_folder)),
         "AIFTRAIN_CHAIN": chain_of(spec),
         "AIFTRAIN_BAD_NODES": str(bad_nodes_file(spec)),
         "AIFTRAIN_RENDEZVOUS": rendezvous.rule,
@@ -43,12 +45,6 @@ def native_python(spec: RunSpec) -> str:
     return spec.launcher.python or sys.executable
 
 
-def used_container(spec: RunSpec) -> tuple[Container, str] | None:
-    """The container that ranks run in, and its image; None where no image is named."""
-    container = spec.factory.container
-    return (container, container.image) if container and container.image else None
-
-
 def bad_nodes_file(spec: RunSpec) -> Path:
     """The team's file of nodes that jobs keep away from."""
     return Path(spec.launcher.bad_nodes or default_file(spec.factory.name)).absolute()
@@ -61,36 +57,45 @@ def nodes_to_leave_out(spec: RunSpec) -> list[str]:
 
 def program(spec: RunSpec, run_folder: Path) -> list[str]:
     """The ranks' Python with what stands before it, for launchers that know nothing of containers."""
-    container = used_container(spec)
-    if container is None:
+    is_staged(spec)  # or a UserError
+    used = used_container(spec)
+    if used is None:
         return [native_python(spec)]
-    if container[0].runtime == "enroot":
+    if used[0].runtime == "enroot":
         raise UserError(f"launcher={spec.launcher.name} starts no enroot containers; Slurm does, through Pyxis")
-    return [*_singularity(spec, *container, run_folder), spec.launcher.python or "python3"]
+    return [*singularity(spec, used[0], run_folder), *python_in_image(spec)]
 
 
-def _one_python(spec: RunSpec, run_folder: Path) -> list[str]:
-    """One process of the ranks' Python on the job's first node."""
-    container = used_container(spec)
-    if container and container[0].runtime == "enroot":
-        return ["srun", "--nodes=1", "--ntasks=1", *_pyxis(*container, run_folder), spec.launcher.python or "python3"]
-    return program(spec, run_folder)
+def _one_python(spec: RunSpec, run_folder: Path) -> Iterator[str]:
+    """One process of the ranks' Python on the job's first node, in shell quotes."""
+    used = used_container(spec)
+    if used and used[0].runtime == "enroot":
+        yield from map(shlex.quote, ("srun", "--nodes=1", "--ntasks=1", *pyxis(spec, used[0], run_folder)))
+    yield from _python(spec, run_folder)
 
 
-def _step(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> list[str]:
-    words = list(_srun(spec, layout))
-    container = used_container(spec)
-    if container and container[0].runtime == "enroot":  # through the Pyxis plugin, as options of srun
-        words += _pyxis(*container, run_folder)
+def _python(spec: RunSpec, run_folder: Path) -> Iterator[str]:
+    """The ranks' Python behind srun, in shell quotes."""
+    used = used_container(spec)
+    if is_staged(spec):
+        yield STAGED_PYTHON
+    elif used and used[0].runtime == "enroot":  # through the Pyxis plugin, as options of srun
+        yield from map(shlex.quote, python_in_image(spec))
+    else:
+        yield from map(shlex.quote, program(spec, run_folder))
+
+
+def _step(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> Iterator[str]:
+    """The words in shell quotes."""
+    yield from map(shlex.quote, _srun(spec, layout))
+    used = used_container(spec)
+    if used and used[0].runtime == "enroot":
+        yield from map(shlex.quote, pyxis(spec, used[0], run_folder))
     if starts_nodes(spec):
-        words += ["bash", "-c", _ON_EACH_NODE, "bash"]
-    if container and container[0].runtime != "enroot":
-        words += _singularity(spec, *container, run_folder)
-    words.append(spec.launcher.python or "python3" if container else native_python(spec))
+        yield from map(shlex.quote, ("bash", "-c", _ON_EACH_NODE, "bash"))
+    yield from _python(spec, run_folder)
     if starts_nodes(spec):
-        words += ["-m", "torch.distributed.run", f"--nnodes={layout.nodes}"]
-        words.append(f"--nproc-per-node={layout.ranks_per_node}")
-    return words
+        yield f"-m torch.distributed.run --nnodes={layout.nodes} --nproc-per-node={layout.ranks_per_node}"
 
 
 def _srun(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
@@ -111,28 +116,3 @@ def _names_cores(binding: str | None) -> bool:
     It would refuse masks that name the other half.
     """
     return binding is not None and binding.startswith(("mask_", "map_"))
-
-
-def _pyxis(container: Container, image: str, run_folder: Path) -> Iterator[str]:
-    mounts = ",".join(f"{folder}:{folder}" for folder in _folders_to_bind(container, run_folder))
-    yield from (f"--container-image={image}", f"--container-mounts={mounts}", *container.flags)
-
-
-def _singularity(spec: RunSpec, container: Container, image: str, run_folder: Path) -> Iterator[str]:
-    """Images for AMD bring their own ROCm, and /dev is bound anyway: --rocm would mix the node's libraries in."""
-    yield from (container.runtime, "exec")
-    if spec.hardware.kind == "cuda" and "--nv" not in container.flags:
-        yield "--nv"
-    yield from container.flags
-    yield from (f"--bind={folder}" for folder in _folders_to_bind(container, run_folder))
-    yield image
-
-
-def _folders_to_bind(container: Container, run_folder: Path) -> list[str]:
-    folders = list(container.binds)
-    for folder in (run_folder, Path.cwd(), package_root()):
-        if any(character in str(folder) for character in ",:"):
-            raise UserError(f"{folder} cannot be bound into a container: its name holds a comma or a colon")
-        if not any(folder.is_relative_to(bound) for bound in folders):
-            folders.append(str(folder))
-    return folders

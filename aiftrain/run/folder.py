@@ -30,6 +30,7 @@ class RunFolder:
         self.events = self.path / "events.jsonl"
         self.logs = self.path / "logs"
         self.lock = self.path / "lock"
+        self.env_lock = self.path / "env.lock.json"
         self.picture = self.path / "loss.png"
         self.wandb = self.path / "wandb"
         self.checkpoints = self.path / "checkpoints"
@@ -37,6 +38,10 @@ class RunFolder:
     def attempt_logs(self, attempt: int) -> Path:
         """The folder of one start's logs."""
         return self.logs / f"attempt-{attempt:03d}"
+
+    def environment(self, attempt: int) -> Path:
+        """What one start's rank 0 ran with."""
+        return self.attempt_logs(attempt) / "environment.json"
 
     def last_attempt(self) -> int:
         """The number of the newest start, 0 where there was none."""

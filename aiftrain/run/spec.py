@@ -143,6 +143,7 @@ class LauncherSpec(Strict):
     qos: str | None = None  # the quality of service; None: the one that the partition names
     style: Literal["task-per-device", "task-per-node"] = "task-per-device"  # of srun; a node's one task is torchrun
     python: str | None = None  # the ranks' Python; None: this one or, in a container, its python3
+    env_archive: str | None = None  # what `env pack` made: unpacked on each node or, a .sqsh, mounted in a container
     hostfile: str | None = None  # of mpi and deepspeed: the nodes, one a line; None: this machine, or the allocation's
     mpiexec: str = "mpiexec"  # of mpi: what starts the ranks, in shell words, such as `srun --mpi=pmix`
     confirm_above: float | None = Field(100.0, ge=0)  # node-hours of one job that are not submitted without a yes

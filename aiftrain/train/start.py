@@ -11,6 +11,7 @@ from aiftrain.data.batches import Batches
 from aiftrain.data.prepare import PreparedCorpus
 from aiftrain.errors import MachineError, UserError
 from aiftrain.run.attempts import refuse_loop
+from aiftrain.run.env_lock import check_software
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import Execution
 from aiftrain.run.lock import HANDOVER, PATIENCE, RunLock
@@ -29,6 +30,8 @@ from aiftrain.train.watchdog import Watchdog
 
 def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tuple[Trainer, TrainState]:
     """Meet the other ranks, build the engine, resume. Gives the trainer and where it begins."""
+    if rank.local_rank == 0:
+        check_software(folder, attempt, rank)
     spec = folder.read_spec()
     execution = Execution.model_validate(json.loads(folder.plan_json.read_text(encoding="utf-8"))["execution"])
     corpus = PreparedCorpus.model_validate_json(folder.data_json.read_text(encoding="utf-8"))

@@ -148,13 +148,16 @@ def test_the_step_that_lumi_runs(run_folder: RunFolder, tmp_path: Path) -> None:
         "exec",
     ]
     assert {"--bind=/pfs", "--bind=/scratch", f"--bind={run_folder.path}"} <= set(ran["arguments"][5:image])
-    assert ran["arguments"][image + 1 :] == ["python3", "-m", "aiftrain.train", str(run_folder.path)]
+    assert f"--pwd={Path.cwd()}" in ran["arguments"][5:image]
+    assert ran["arguments"][-4:] == ["python3", "-m", "aiftrain.train", str(run_folder.path)]
     assert ran["folder"] == str(Path.cwd())
     environment = ran["environment"]
     assert environment["NCCL_SOCKET_IFNAME"] == "hsn0,hsn1,hsn2,hsn3"
     assert (environment["MASTER_ADDR"], environment["MASTER_PORT"]) == ("nid5", "14711")
     assert environment["HF_HUB_OFFLINE"] == "1" and environment["WANDB_MODE"] == "disabled"
     assert environment["OMP_NUM_THREADS"] == "7"
+    assert environment["SINGULARITYENV_OMP_NUM_THREADS"] == "7", "or one that the image sets would win"
+    assert environment["SINGULARITYENV_NCCL_SOCKET_IFNAME"] == "hsn0,hsn1,hsn2,hsn3"
 
 
 def test_each_start_is_an_attempt_of_its_own(run_folder: RunFolder, tmp_path: Path) -> None:
@@ -194,32 +197,9 @@ def test_an_account_that_no_header_can_hold_is_refused(run_folder: RunFolder) ->
         render(spec, layout(spec), run_folder)
 
 
-def test_a_folder_that_no_container_can_bind_is_refused(tmp_path: Path) -> None:
-    spec = lumi_spec()
-    with pytest.raises(UserError, match="comma or a colon"):
-        render(spec, layout(spec), RunFolder(tmp_path / "a,b"))
-
-
-def test_without_an_image_there_is_no_container_and_the_script_says_so(run_folder: RunFolder, tmp_path: Path) -> None:
-    spec = lumi_spec({"container": {"runtime": "singularity"}})
-    script = render(spec, layout(spec), run_folder)
-    assert "# No container, because no image is named" in script
-    arguments = execute(script, tmp_path)["arguments"]
-    assert "singularity" not in arguments and sys.executable in arguments
-    other = lumi_spec({"container": None}, launcher={"name": "slurm", "python": "/my env/bin/python"})
-    assert "/my env/bin/python" in execute(render(other, layout(other), run_folder), tmp_path)["arguments"]
-
-
-def test_an_nvidia_container_gets_nv_once(run_folder: RunFolder, tmp_path: Path) -> None:
-    for flags in ([], ["--nv"]):
-        container = {"runtime": "apptainer", "image": "/i.sif", "flags": flags}
-        spec = lumi_spec({"container": container}, hardware=MI250X | {"kind": "cuda"})
-        assert execute(render(spec, layout(spec), run_folder), tmp_path)["arguments"].count("--nv") == 1
-
-
 def test_constraint_hint_and_modules_of_the_site(run_folder: RunFolder, tmp_path: Path) -> None:
     site = {"constraint": "h100", "hint": "nomultithread", "modules": ["export FROM_MODULE=yes PYTHONPATH=/site"]}
-    spec = lumi_spec(site)
+    spec = lumi_spec(site | {"container": None})
     script = render(spec, layout(spec), run_folder)
     assert {"--constraint=h100", "--hint=nomultithread"} <= set(header(script))
     assert script.startswith("#!/bin/bash -l\n"), "or `module` is not known on every site"
@@ -306,18 +286,20 @@ def test_a_run_folder_that_is_gone_ends_the_job_at_once(run_folder: RunFolder, t
     assert not run_folder.path.exists()
 
 
-def test_enroot_goes_through_options_of_srun(run_folder: RunFolder, tmp_path: Path) -> None:
-    spec = lumi_spec({"container": {"runtime": "enroot", "image": "/i.sqsh", "binds": ["/data"]}})
-    arguments = execute(render(spec, layout(spec), run_folder), tmp_path)["arguments"]
-    mounts = next(word for word in arguments if word.startswith("--container-mounts="))
-    assert "--container-image=/i.sqsh" in arguments
-    assert f"/data:/data,{run_folder.path}:{run_folder.path}" in mounts
-
-
 @pytest.mark.skipif(shutil.which("shellcheck", path=TOOLS) is None, reason="apt-get install shellcheck")
-@pytest.mark.parametrize("launcher", ["slurm", "local"])
-def test_scripts_are_shellcheck_clean(launcher: str, run_folder: RunFolder, tmp_path: Path) -> None:
-    spec = lumi_spec(launcher={"name": launcher})
+@pytest.mark.parametrize(
+    ("launcher", "factory"),
+    [
+        ({"name": "slurm"}, {}),
+        ({"name": "slurm", "env_archive": "/it's.tar"}, {"container": None}),
+        ({"name": "local"}, {}),
+    ],
+    ids=["slurm", "slurm with an archive", "local"],
+)
+def test_scripts_are_shellcheck_clean(
+    launcher: dict[str, str], factory: dict[str, Any], run_folder: RunFolder, tmp_path: Path
+) -> None:
+    spec = lumi_spec(factory, launcher=launcher)
     file = tmp_path / "job.sh"
     file.write_text(render(spec, layout(spec), run_folder))
     checked = subprocess.run(["shellcheck", file], capture_output=True, text=True, env={"PATH": TOOLS})

@@ -86,13 +86,11 @@ def _folders_to_bind(spec: RunSpec, container: Container, run_folder: Path) -> l
 
 
 def _data_folders(spec: RunSpec) -> Iterator[Path]:
-    """Where ranks read tokens, and write checkpoints, as far as these are there."""
+    """Where ranks read tokens and write checkpoints; of what is not there yet, the folder that it will come into."""
     named = [spec.data.cache_dir, spec.storage.path, spec.data.tokenizer.path]
     named += [source.path for source in spec.data.sources.values() if source.kind == "tokens"]
-    for path in filter(None, named):
-        folder = Path(path) if Path(path).is_dir() else Path(path).parent
-        if folder.is_dir():
-            yield folder.resolve()
+    for path in (Path(name).resolve() for name in named if name):
+        yield next((each for each in (path, *path.parents[:-1]) if each.is_dir()), path)
 
 
 def _bindable(path: Path, unfit: str) -> str:

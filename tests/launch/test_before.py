@@ -13,6 +13,7 @@ from aiftrain.launch.before import check_before_queue, cost_of_job, wants_a_yes
 from aiftrain.plan.plan import LaunchPlan, make_plan
 from aiftrain.plan.spec import resolve
 from aiftrain.run.folder import RunFolder, append_line
+from aiftrain.run.machine import Container
 from aiftrain.run.spec import RunSpec
 
 
@@ -45,6 +46,42 @@ def test_a_python_for_other_processors_is_refused(tmp_path: Path) -> None:
     check_before_queue(elsewhere, plan, RunFolder(tmp_path))
     with pytest.raises(ConfigError, match="there is no /no/python here"):
         check_before_queue(changed(spec, "launcher", python="/no/python"), plan, RunFolder(tmp_path))
+
+
+def test_a_python_that_modules_bring_is_not_looked_for_here(tmp_path: Path) -> None:
+    modules = "factory.modules=['module use /site/modules', 'module load pytorch']"
+    spec, plan = planned("factory.container=null", "launcher.python=python-of-module", modules)
+    check_before_queue(spec, plan, RunFolder(tmp_path))
+    with pytest.raises(ConfigError, match="there is no python-of-module here"):
+        check_before_queue(changed(spec, "factory", modules=()), plan, RunFolder(tmp_path))
+
+
+def test_files_that_software_comes_from_must_be_here(tmp_path: Path) -> None:
+    image = tmp_path / "image.sif"
+    image.touch()
+    archive, overlay = f"launcher.env_archive={tmp_path}/env.sqsh", "factory.container.flags=['--overlay=/o.sqsh:ro']"
+    spec, plan = planned(f"factory.container.image={image}", archive, overlay)
+    with pytest.raises(ConfigError) as refusal:
+        check_before_queue(spec, plan, RunFolder(tmp_path))
+    assert f"launcher.env_archive: there is no {tmp_path}/env.sqsh here" in str(refusal.value)
+    assert "factory.container.flags: there is no /o.sqsh here" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("container", "advice"),
+    [
+        ({"runtime": "apptainer", "image": "docker://i"}, "apptainer pull image.sif docker://i"),
+        ({"runtime": "enroot", "image": "nvcr.io#nvidia/pytorch:25.10-py3"}, "enroot import -o image.sqsh docker://nv"),
+    ],
+)
+def test_an_image_in_a_registry_is_refused_where_nodes_have_no_network(
+    container: dict[str, str], advice: str, tmp_path: Path
+) -> None:
+    spec, plan = planned()
+    spec = changed(spec, "factory", container=Container.model_validate(container))
+    check_before_queue(spec, plan, RunFolder(tmp_path))
+    with pytest.raises(ConfigError, match=f"in a registry, which the nodes here cannot reach(.|\n)*{advice}"):
+        check_before_queue(changed(spec, "factory", internet_on_compute=False), plan, RunFolder(tmp_path))
 
 
 def test_a_job_too_short_for_its_first_checkpoint_is_refused_with_an_interval_that_fits(tmp_path: Path) -> None:

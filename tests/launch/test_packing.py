@@ -14,8 +14,6 @@ import pytest
 from aiftrain.errors import UserError
 from aiftrain.launch.packing import pack, ties, unpack
 
-INSTALLED = Path(shutil.__file__)  # any file
-
 
 @pytest.fixture
 def venv(tmp_path: Path) -> Path:
@@ -32,13 +30,14 @@ def site(venv: Path) -> Path:
 
 def answer(venv: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [venv / "bin" / "python", "-m", "packed"]
+    command: list[str | Path] = [venv / "bin" / "python", "-m", "packed"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tar.zst"])
 def test_an_environment_that_was_moved_runs(ending: str, venv: Path, tmp_path: Path) -> None:
-    archive, octets = tmp_path / "made here" / f"env{ending}", []
+    archive = tmp_path / "made here" / f"env{ending}"
+    octets: list[int] = []
     pack(venv, archive, octets.append)
     shutil.rmtree(venv)
     (tmp_path / "elsewhere").mkdir()
@@ -57,7 +56,7 @@ def test_a_squashfs_image_holds_the_environment(venv: Path, tmp_path: Path) -> N
 
 
 def test_what_is_needed_from_outside_is_said(venv: Path, tmp_path: Path) -> None:
-    assert [tie for tie in ties(venv)] == [
+    assert list(ties(venv)) == [
         f"its Python is that of {Path(sys.executable).resolve().parent}, which every node or the image must have"
     ]
     origin = site(venv) / "ours-1.0.dist-info" / "direct_url.json"

@@ -20,9 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def shipped_files() -> set[str]:
-    """Every file of conf/, recipes/ and launchers/, relative to the project."""
+    """Every file of conf/, recipes/ and launchers/, and constraints.txt, relative to the project."""
     files = (path for folder in SHIPPED for path in (ROOT / folder).rglob("*") if path.is_file())
-    return {path.relative_to(ROOT).as_posix() for path in files}
+    return {path.relative_to(ROOT).as_posix() for path in files} | {"constraints.txt"}
 
 
 def modules() -> set[str]:

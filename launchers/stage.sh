@@ -4,8 +4,7 @@
 set -euo pipefail
 export AIFTRAIN_STAGED="${TMPDIR:-/tmp}/aiftrain-$SLURM_JOB_ID"
 on_each_node() { # $1: seconds it may take. A node that is gone keeps no job from its end.
-    local step=(srun --mpi=none --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1)
-    timeout "$1" "${step[@]}" bash -c "${@:2}"
+    timeout "$1" srun --mpi=none --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 bash -c "${@:2}"
 }
 # shellcheck disable=SC2016 # each node's bash expands it
 unpack='

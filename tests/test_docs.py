@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OF_A_RUN = ("sample", "checkpoints", "--multirun", "status", "logs", "watch", "cancel", "env")  # verbs of a run that is there
+OF_A_RUN = ("sample", "checkpoints", "--multirun", "status", "logs", "watch", "cancel", "env")  # verbs of runs that are
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -25,9 +25,7 @@ def is_long(command: str) -> bool:
     """Whether it trains: those that do are run in the slow test only."""
     words = command.split()
     return command.startswith("python -m aiftrain") and (
-        "recipe=" in words[3]
-        or words[3] in OF_A_RUN
-        or "--calibrate" in words
+        "recipe=" in words[3] or words[3] in OF_A_RUN or "--calibrate" in words
     )
 
 

@@ -92,7 +92,8 @@ def test_an_nvidia_container_gets_nv_once(run_folder: RunFolder, tmp_path: Path)
 
 
 def test_enroot_goes_through_options_of_srun(tmp_path: Path) -> None:
-    run_folder = RunFolder(tmp_path / "läuf")
+    run_folder = RunFolder(tmp_path / "läuf")  # without a blank
+    run_folder.write(run_folder.run_json, "{}")
     spec = lumi_spec({"container": {"runtime": "enroot", "image": "/i.sqsh", "binds": ["/data"]}})
     arguments = execute(render(spec, layout(spec), run_folder), tmp_path)["arguments"]
     mounts = next(word for word in arguments if word.startswith("--container-mounts="))

@@ -37,11 +37,12 @@ def archive(tmp_path: Path) -> Path:
 
 def execute(archive: Path, tmp_path: Path, sbcast: str) -> tuple[subprocess.CompletedProcess[str], RunFolder]:
     run, node = RunFolder(tmp_path / "run"), tmp_path / "disk of a node"
-    run.path.mkdir()
+    run.write(run.run_json, "{}")
     node.mkdir()
     (tmp_path / "bin").mkdir()
     stub(tmp_path / "bin", "srun", SRUN)
     stub(tmp_path / "bin", "scontrol", "print('nid5')")
+    stub(tmp_path / "bin", "squeue", "print('RUNNING 1:00:00 0')")
     stub(tmp_path / "bin", "sbcast", sbcast)
     spec = lumi_spec({"container": None}, launcher={"name": "slurm", "env_archive": str(archive)}, nodes=1)
     (tmp_path / "job.sh").write_text(render(spec, layout(spec), run).replace("export PYTHONPATH=", "export UNUSED="))

@@ -1,0 +1,26 @@
+"""Slurm's short form for many host names: nid[0001-0003,0007],login1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_ENTRY = re.compile(r"([^,\[\]]*)(?:\[([^\]]*)\])?([^,\[\]]*)(?:,|$)")
+
+
+def expand(text: str) -> list[str]:
+    """All names, in their order; none where the form is one that this does not know, such as two brackets in a name."""
+    if not re.fullmatch(rf"(?:{_ENTRY.pattern})+", text):
+        return []
+    names = (name for entry in _ENTRY.finditer(text) if entry[0] for name in _names(*entry.groups()))
+    return list(names)
+
+
+def _names(before: str, numbers: str | None, after: str) -> Iterator[str]:
+    if numbers is None:
+        yield before + after
+        return
+    for part in numbers.split(","):
+        first, _, last = part.partition("-")
+        for number in range(int(first), int(last or first) + 1):
+            yield f"{before}{number:0{len(first)}d}{after}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_ENTRY = re.compile(r"([^,\[\]]*)(?:\[([^\]]*)\])?([^,\[\]]*)(?:,|$)")
+_RANGE = r"[0-9]+(?:-[0-9]+)?"
+_ENTRY = re.compile(rf"([^,\[\]]*)(?:\[({_RANGE}(?:,{_RANGE})*)\])?([^,\[\]]*)(?:,|$)")
 
 
 def expand(text: str) -> list[str]:

@@ -92,6 +92,14 @@ def agree(values: list[float], device: torch.device) -> list[float]:
     return [float(value) for value in tensor]
 
 
+def gather_numbers(value: float, device: torch.device) -> list[float]:
+    """Every rank's number, in order of rank, on all ranks: one collective, for what is done while training."""
+    values = torch.zeros(dist.get_world_size(), dtype=torch.float64, device=device)
+    values[dist.get_rank()] = value
+    dist.all_reduce(values)
+    return [float(each) for each in values.tolist()]
+
+
 def gather(value: T) -> list[T]:
     """Every rank's value, in order of rank, on all ranks."""
     values: list[Any] = [None] * dist.get_world_size()

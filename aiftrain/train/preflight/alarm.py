@@ -6,7 +6,6 @@ import faulthandler
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -71,11 +70,14 @@ class Alarm:
         board.tell("late", self._stages)
         if self._process.rank.rank == 0:
             self._blame(board)
-        self._end(str(board.words("culprit", [0])[0]))
+        message = board.words("culprit", [0])[0]
+        board.heard("culprit")
+        self._end(str(message))
 
     def _blame(self, board: Board) -> None:
-        culprits, reason = board.silent("late", _LAST_CALL), "no sign of life from"
-        if not culprits:
+        silent = board.silent("late", _LAST_CALL)
+        culprits, reason = silent, "no sign of life from"
+        if not silent:
             culprits, doing = _hindmost(board.words("late"))
             reason = f"still {doing}:"
         hosts = sorted({self._hosts[rank] for rank in culprits})
@@ -83,7 +85,7 @@ class Alarm:
             self._on_bad({host: f"{reason} {name_ranks(culprits)} at the start" for host in hosts})
         whom = f"{name_ranks(culprits)} on {', '.join(hosts)}" if culprits else "all ranks"
         board.tell("culprit", f"{self._too_long}: {reason} {whom}. {_ADVICE}")
-        time.sleep(_LAST_CALL.total_seconds())  # the others read it from this process's store
+        board.wait_until_heard("culprit", by=self._process.rank.world_size - len(silent) - 1)
 
     def _give_up(self) -> None:
         host = self._hosts[0]
@@ -101,5 +103,5 @@ def _hindmost(stages: Sequence[Sequence[str]]) -> tuple[list[int], str]:
     least, most = min(map(len, stages)), max(map(len, stages))
     doing = next(passed[-1] for passed in stages if len(passed) == least)
     if least == most:
-        return [], f"every rank {doing}"
+        return [], doing
     return [rank for rank, passed in enumerate(stages) if len(passed) == least], doing

@@ -129,7 +129,7 @@ class Preflight:
             seconds=round(seconds, 3),
             nodes=len(set(self.hosts)),
             warnings=len(grouped(self._findings)),
-            all_reduce_gb_per_s=round(SIZE[device.type] / all_reduce / 1e9, 3),
+            all_reduce_gb_per_s=round(SIZE[device.type] / all_reduce / 1e9, 3) if self._rank.world_size > 1 else None,
         )
 
     def _note_bad(self, nodes: Mapping[str, str]) -> None:

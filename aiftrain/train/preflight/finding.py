@@ -74,7 +74,7 @@ def as_event(group: Sequence[Finding]) -> dict[str, Any]:
     first = group[0]
     return {
         "about": first.about,
-        "hosts": [finding.host for finding in group],
+        "hosts": _hosts(group),
         "ranks": sorted(rank for finding in group for rank in finding.ranks),
         "found": first.found,
         "expected": first.expected,
@@ -105,7 +105,11 @@ def _is_the_nodes(finding: Finding, refused: Sequence[Finding], hosts: Sequence[
 
 
 def _words(group: Sequence[Finding]) -> str:
-    first, names = group[0], [finding.host for finding in group]
+    first, names = group[0], _hosts(group)
     where = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     ranks = name_ranks(rank for finding in group for rank in finding.ranks)
     return f"{where} ({ranks}): {first.found}, where {first.expected} was expected"
+
+
+def _hosts(group: Iterable[Finding]) -> list[str]:
+    return list(dict.fromkeys(finding.host for finding in group))

@@ -58,7 +58,7 @@ def _devices(of_node: Sequence[Sight], spec: RunSpec, *, several: bool) -> Itera
 
 
 def _shared(sharing: Sequence[Sight], spec: RunSpec) -> Finding:
-    visible = max(sight.device.visible for sight in sharing if sight.device)
+    visible = min(sight.device.visible for sight in sharing if sight.device)
     return Finding(
         about="device",
         host=sharing[0].host,

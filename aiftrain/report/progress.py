@@ -110,7 +110,7 @@ def describe(event: Event) -> str | None:
 def _on(event: Event) -> str:
     """Which ranks and hosts an event is about; few words, however many they are."""
     hosts, ranks = event.get("hosts") or [event.get("host")], event.get("ranks") or []
-    more = f" and {len(hosts) - 1} more nodes" if len(hosts) > 1 else ""
+    more = " and others" if len(hosts) > 1 else ""
     who = f"rank {ranks[0]}" if len(ranks) == 1 else f"{len(ranks)} ranks"
     return f"{who} on {hosts[0]}{more}"
 

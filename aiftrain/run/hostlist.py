@@ -1,9 +1,10 @@
-"""Slurm's short form for many host names: nid[0001-0003,0007],login1."""
+"""Lists of host names: Slurm's short form, nid[0001-0003,0007],login1, and those of ranks."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 
 _RANGE = r"[0-9]+(?:-[0-9]+)?"
 _ENTRY = re.compile(rf"([^,\[\]]*)(?:\[({_RANGE}(?:,{_RANGE})*)\])?([^,\[\]]*)(?:,|$)")
@@ -15,6 +16,14 @@ def expand(text: str) -> list[str]:
         return []
     names = (name for entry in _ENTRY.finditer(text) if entry[0] for name in _names(*entry.groups()))
     return list(names)
+
+
+def ranks_by_host(hosts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Host -> its ranks, of hosts in order of rank."""
+    nodes: dict[str, list[int]] = defaultdict(list)
+    for rank, host in enumerate(hosts):
+        nodes[host].append(rank)
+    return {host: tuple(ranks) for host, ranks in nodes.items()}
 
 
 def _names(before: str, numbers: str | None, after: str) -> Iterator[str]:

@@ -1,4 +1,8 @@
-"""Names the ranks that all others wait for: each rank's own work in a step, which no collective hides, compared."""
+"""Names the ranks that all others wait for: each rank's own work in a step, which no collective hides, compared.
+
+That is the time to read its batch and the first micro-batch's forward pass. Under ZeRO 3 weights are gathered inside
+the forward pass, and all ranks wait there for the slowest: then mostly slow reading shows.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from aiftrain.run.hostlist import ranks_by_host
 from aiftrain.train.rendezvous import gather_numbers
 from aiftrain.train.tracking import Tracker
 
@@ -65,11 +70,10 @@ def find(work: Sequence[float], hosts: Sequence[str], step: float) -> list[Strag
     usual = statistics.median_low(work)
     late = {r: seconds for r, seconds in enumerate(work) if _is_late(seconds, usual, step)}
     found = []
-    for host in dict.fromkeys(hosts):
-        ranks = [rank for rank, its in enumerate(hosts) if its == host]
-        slow = [rank for rank in ranks if rank in late]
+    for host, ranks in ranks_by_host(hosts).items():
+        slow = tuple(rank for rank in ranks if rank in late)
         whole = slow == ranks and len(ranks) < len(hosts)
-        groups = [tuple(slow)] if whole else [(rank,) for rank in slow]
+        groups = [slow] if whole else [(rank,) for rank in slow]
         found += [Straggler(host, group, max(late[rank] for rank in group) / usual) for group in groups]
     return found
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiftrain.run.hostlist import expand
+from aiftrain.run.hostlist import expand, ranks_by_host
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,7 @@ def test_lists(text: str, names: list[str]) -> None:
 @given(st.text("ab[]-,019", max_size=12))
 def test_nothing_that_somebody_writes_breaks_it(text: str) -> None:
     assert isinstance(expand(text), list)
+
+
+def test_ranks_by_host() -> None:
+    assert ranks_by_host(["a", "a", "b", "a"]) == {"a": (0, 1, 3), "b": (2,)}

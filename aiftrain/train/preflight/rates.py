@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from aiftrain.run.hostlist import ranks_by_host
 from aiftrain.run.links import gather_seconds
 from aiftrain.run.machine import Hardware
 from aiftrain.train.preflight.finding import Finding
@@ -40,10 +42,10 @@ class Where:
     hardware: Hardware
     size: int
 
-    @property
+    @cached_property
     def nodes(self) -> dict[str, tuple[int, ...]]:
         """Host -> its ranks."""
-        return {host: tuple(r for r, h in enumerate(self.hosts) if h == host) for host in dict.fromkeys(self.hosts)}
+        return ranks_by_host(self.hosts)
 
 
 def judge_rates(measured: Sequence[Measured], where: Where) -> Iterator[Finding]:
@@ -60,12 +62,12 @@ def partners(hosts: Sequence[str]) -> list[list[int]]:
     Nodes stand in a ring, and each rank talks to the one in its place on the node's neighbours. A round may leave
     a node out (-1): an odd ring takes three rounds.
     """
-    nodes = [[r for r, h in enumerate(hosts) if h == host] for host in dict.fromkeys(hosts)]
+    nodes = list(ranks_by_host(hosts).values())
     rounds = [_partner_nodes(len(nodes), number) for number in range(_rounds(len(nodes)))]
     found: list[list[int]] = [[] for _ in hosts]
     for partner_of in rounds:
         for node, ranks in enumerate(nodes):
-            other = nodes[partner_of[node]] if partner_of[node] >= 0 else []
+            other = nodes[partner_of[node]] if partner_of[node] >= 0 else ()
             for place, rank in enumerate(ranks):
                 found[rank].append(other[place] if place < len(other) else -1)
     return found

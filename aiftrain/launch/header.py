@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aiftrain.errors import UserError
-from aiftrain.launch.tasks import binds_cores, cores_per_task, tasks_per_node
 from aiftrain.plan.limits import chosen_partition, chosen_qos, chosen_reservation, seconds_of, time_limit
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import RunSpec
+from aiftrain.run.tasks import binds_cores, cores_per_task, tasks_per_node
 
 _SECONDS_TO_SAVE = 300  # between the warning and the end of the wall time, but no more than a quarter of a short job
 

@@ -11,9 +11,9 @@ from aiftrain.errors import UserError
 from aiftrain.launch.containers import image_environment, image_prefix
 from aiftrain.launch.environment import run_environment
 from aiftrain.launch.step import program
-from aiftrain.launch.tasks import cores_per_rank
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import RunSpec
+from aiftrain.run.tasks import cores_per_rank
 
 _SLOTS = "slots="  # Open MPI and DeepSpeed write behind a name how many ranks it takes; the plan says that here
 _PASSED_ON = ("PYTHONPATH", "GLOO_SOCKET_IFNAME", "MKL_NUM_THREADS", "MASTER_ADDR", "MASTER_PORT")  # to other nodes

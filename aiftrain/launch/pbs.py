@@ -17,11 +17,11 @@ from aiftrain.errors import MachineError, UserError
 from aiftrain.launch.asking import Answer, ask
 from aiftrain.launch.header import seconds_to_save
 from aiftrain.launch.step import program
-from aiftrain.launch.tasks import binds_cores, cores_per_rank
 from aiftrain.plan.limits import chosen_partition, seconds_of, time_limit
 from aiftrain.run.folder import RunFolder, append_line
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import RunSpec
+from aiftrain.run.tasks import binds_cores, cores_per_rank
 
 NO_QUEUE = "default"  # in a profile: a job that names no queue, which PBS then finds
 _LONGEST_NAME = 230  # characters, since PBS Professional 14

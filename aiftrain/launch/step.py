@@ -12,10 +12,10 @@ from aiftrain.errors import UserError
 from aiftrain.launch.archive import STAGED_PYTHON, is_staged
 from aiftrain.launch.containers import python_in_image, pyxis, singularity, used_container
 from aiftrain.launch.header import chain_of
-from aiftrain.launch.tasks import binds_cores, cores_per_rank, cores_per_task, starts_nodes
 from aiftrain.run.bad_nodes import default_file, read_bad_nodes
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import RunSpec
+from aiftrain.run.tasks import binds_cores, cores_per_rank, cores_per_task, starts_nodes
 
 # torchrun reads its options from PET_*; the number of a node is known to the node's own task alone.
 _ON_EACH_NODE = (

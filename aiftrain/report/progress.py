@@ -92,6 +92,12 @@ def describe(event: Event) -> str | None:
             return f"saved step {step} ({event.get('bytes', 0) / 1e6:,.0f} MB in {event.get('seconds', 0):.1f} s)"
         case "damaged":
             return f"checkpoint of step {step} is damaged and was passed over: {event.get('message', '')}"
+        case "warning":
+            return f"warning: {_on(event)}: {event.get('found')}, where {event.get('expected')} was expected"
+        case "bad node":
+            return f"node {event.get('host')} is bad: {event.get('reason')}"
+        case "straggler":
+            return f"{_on(event)} took {event.get('ratio')} times as long as others by step {step}"
         case "stopping":
             return f"stopping at step {step}: asked by {event.get('signal', 'a signal')}"
         case "hang":
@@ -99,6 +105,14 @@ def describe(event: Event) -> str | None:
         case "ended":
             return f"ended with {event.get('exit_code')}; next: {event.get('next')}, {event.get('why')}"
     return None
+
+
+def _on(event: Event) -> str:
+    """Which ranks and hosts an event is about; few words, however many they are."""
+    hosts, ranks = event.get("hosts") or [event.get("host")], event.get("ranks") or []
+    more = " and others" if len(hosts) > 1 else ""
+    who = f"rank {ranks[0]}" if len(ranks) == 1 else f"{len(ranks)} ranks"
+    return f"{who} on {hosts[0]}{more}"
 
 
 def _machine(event: Event) -> Iterator[str]:

@@ -29,6 +29,8 @@ _FREE_TO_CHANGE = {
     "evaluate_batches",
     "measure_matmul",
     "hang_minutes",
+    "preflight_seconds",
+    "straggler_every",
 }
 
 Precision = Literal["fp32", "bf16"]
@@ -86,6 +88,8 @@ class TrainSpec(Strict):
     evaluate_batches: int = Field(4, ge=0)  # global batches of each source; 0: never evaluate
     measure_matmul: bool = True  # measure this machine's matmul rate at start, for the FLOP share
     hang_minutes: float = Field(30.0, gt=0)  # without a step, after which a rank takes the run for hung and ends it
+    preflight_seconds: float = Field(60.0, ge=0)  # that the checks at the start may take, per 1,000 ranks; 0: none
+    straggler_every: int = Field(50, ge=0)  # steps between looks for slow ranks; 0: never
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSpec:

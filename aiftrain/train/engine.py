@@ -20,6 +20,7 @@ from aiftrain.run.spec import Recompute, RunSpec
 from aiftrain.train import fragments, loss
 from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.model import Decoder, decayed_and_not, full_shapes, initialise
+from aiftrain.train.stragglers import Stopwatch
 
 
 class Engine:
@@ -30,6 +31,7 @@ class Engine:
         config = json.loads(folder.deepspeed_json.read_text(encoding="utf-8"))
         self.layout = execution.layout
         self.device = device
+        self.first_forward = Stopwatch(device)  # of each step: the first micro-batch's forward pass
         self._autocast = execution.precision == "bf16" and "bf16" not in config
         self._document_mask = spec.data.document_mask
         # Without ZeRO, DeepSpeed clips but keeps the norm to itself; deepspeed.json then leaves clipping to us.
@@ -58,8 +60,9 @@ class Engine:
         scale = self.layout.accumulation * self.layout.data_parallel / tokens
         total = torch.zeros((), device=self.device)
         self._engine.train()
-        for batch in batches:
-            objective, plain = self._losses(batch)
+        for number, batch in enumerate(batches):
+            with nullcontext() if number else self.first_forward.timing():
+                objective, plain = self._losses(batch)
             self._engine.backward(objective * scale)
             norm = self._clip() if self._clips and self._engine.is_gradient_accumulation_boundary() else None
             self._engine.step()

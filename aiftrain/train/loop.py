@@ -15,6 +15,7 @@ from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.lock import RunLock
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
+from aiftrain.train import stragglers
 from aiftrain.train.engine import Engine
 from aiftrain.train.process import StopRequest
 from aiftrain.train.rendezvous import agree, part
@@ -40,6 +41,7 @@ class Trainer:
     matmul_flops: float | None  # per second, all ranks together
     lock: RunLock  # held by rank 0 as long as this object lives
     watchdog: Watchdog
+    stragglers: stragglers.Watch
 
     def run(self, state: TrainState) -> int:
         """Train from `state` to the end, or to a request to stop. Gives the exit code."""
@@ -48,13 +50,16 @@ class Trainer:
             self.watchdog.alive()
             started = time.perf_counter()
             micro_batches = list(self._micro_batches(state.step))
+            read = time.perf_counter() - started
             tokens, stops = agree([sum(b.valid_tokens for b in micro_batches), bool(self.stop.signal)], self.device)
             if stops:
                 return self._leave(state, saved)
             lr = learning_rate(self.spec.optimizer, state.step, total)
             loss, norm = self.engine.step(micro_batches, lr, tokens)
             state = TrainState(state.step + 1, state.tokens + self.spec.train.tokens_per_step)
-            self._record(state, loss, tokens, norm, lr, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._record(state, loss, tokens, norm, lr, seconds)
+            self.stragglers.step(state.step, read + self.engine.first_forward.seconds, seconds)
             if self._due(state, self.spec.train.evaluate_every):
                 self._evaluate(state)
             if self._due(state, self.spec.storage.save_every):

@@ -23,13 +23,14 @@ def matmul_flops(device: torch.device, precision: Precision) -> float:
 
 
 def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
-    _finish(left.device)
+    finish(left.device)
     started = time.perf_counter()
     torch.mm(left, right)
-    _finish(left.device)
+    finish(left.device)
     return time.perf_counter() - started
 
 
-def _finish(device: torch.device) -> None:
+def finish(device: torch.device) -> None:
+    """Wait for what the device was given to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

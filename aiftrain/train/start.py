@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import torch
-
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.data.batches import Batches
 from aiftrain.data.prepare import PreparedCorpus
@@ -17,9 +15,11 @@ from aiftrain.run.layout import Execution
 from aiftrain.run.lock import HANDOVER, PATIENCE, RunLock
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
+from aiftrain.train import stragglers
 from aiftrain.train.engine import Engine
 from aiftrain.train.loop import Trainer
 from aiftrain.train.measure import matmul_flops
+from aiftrain.train.preflight.check import Preflight
 from aiftrain.train.process import RankProcess, StopRequest
 from aiftrain.train.randomness import seed_everything
 from aiftrain.train.rendezvous import agree, meet
@@ -39,10 +39,14 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     if rank.rank == 0:
         _take(lock, spec)
         refuse_loop(folder, spec.launcher, attempt)
-    device = meet(rank, execution.layout, spec.hardware, spec.factory.rendezvous)
+    preflight = Preflight(spec, execution.layout, folder, attempt, rank)
+    device = meet(rank, execution.layout, spec.hardware, spec.factory.rendezvous, preflight.look)
     seed_everything(spec.seed, rank.rank, spec.train.deterministic)
     tracker = Tracker(folder, spec, rank, attempt)
-    measured = _matmul_flops(spec, execution, device)
+    own = matmul_flops(device, execution.precision) if spec.train.measure_matmul else None
+    preflight.measure(device, own)
+    # Of all ranks together, all at once: ranks of one node share its memory and its power.
+    measured = None if own is None else agree([own], device)[0]
     tracker.event(
         "start",
         world_size=rank.world_size,
@@ -65,6 +69,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         stop=stop,
         matmul_flops=measured,
         lock=lock,
+        stragglers=stragglers.Watch(spec.train.straggler_every, preflight.hosts, device, tracker),
         watchdog=Watchdog(spec.train.hang_minutes * 60, RankProcess(folder, attempt, rank), tracker),
     )
     return trainer, checkpoints.resume(engine)
@@ -79,13 +84,6 @@ def _take(lock: RunLock, spec: RunSpec) -> None:
         lock.acquire(HANDOVER)
     except UserError as error:
         raise MachineError(str(error)) from error
-
-
-def _matmul_flops(spec: RunSpec, execution: Execution, device: torch.device) -> float | None:
-    """Of all ranks together, all at once: ranks of one node share its memory and its power."""
-    if not spec.train.measure_matmul:
-        return None
-    return agree([matmul_flops(device, execution.precision)], device)[0]
 
 
 def _batches(spec: RunSpec, corpus: PreparedCorpus) -> Batches:

@@ -47,8 +47,7 @@ class Tracker:
         """A record of events.jsonl."""
         if not self._writes:
             return
-        append_line(self.folder.events, {"time": time.time(), "attempt": self.attempt, "event": name} | fields)
-        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()), flush=True)
+        write_event(self.folder, self.attempt, name, **fields)
 
     def close(self) -> None:
         """Let wandb finish its files."""
@@ -66,6 +65,12 @@ class Tracker:
         except Exception as error:  # wandb documents no base class for what it raises
             self._wandb = None
             self.event("wandb lost", message=f"{type(error).__name__}: {error}")
+
+
+def write_event(folder: RunFolder, attempt: int, name: str, **fields: Any) -> None:
+    """A record of events.jsonl, for rank 0 before it has a Tracker."""
+    append_line(folder.events, {"time": time.time(), "attempt": attempt, "event": name} | fields)
+    print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()), flush=True)
 
 
 def _start_wandb(folder: RunFolder, spec: RunSpec) -> Any:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from aiftrain.plan.throughput.constants import Constants, Stack
+from aiftrain.run.links import gather_seconds
 from aiftrain.run.machine import Hardware
 
 ASSUMED_NEAR = 64.0  # GB/s: the least that a node with several devices has, PCIe 5 with 16 lanes
@@ -38,17 +39,14 @@ class Links:
     def gather(self, size: float, group: int, stride: int = 1) -> float:
         """Seconds until `group` ranks, `stride` apart, all have `size` bytes of which each had a part.
 
-        Reduce-scatter takes as long; all-reduce is both. A ring inside the domain, and across domains all
-        its members' network cards at once; the slower of the two decides.
+        Reduce-scatter takes as long; all-reduce is both.
         """
         if group == 1:
             return 0.0
         inside = max(1, min(group, self.domain // stride))
         outside = math.ceil(group / inside)
-        near = size * (1 - 1 / group) / self.near if inside > 1 else 0.0
-        far = size * (1 - 1 / group) / (inside * self.far) if outside > 1 else 0.0
         hops = (group - 1) * (1.0 if outside > 1 else _NEAR_HOP)
-        return max(near, far) + self.hop * hops
+        return gather_seconds(size, group, inside, self.near, self.far) + self.hop * hops
 
     def exchange(self, size: float, group: int, choices: int | None = None) -> float:
         """Seconds of an all-to-all in which each of `group` ranks sends `size` bytes in all.

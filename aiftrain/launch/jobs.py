@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiftrain.errors import MachineError, UserError
 from aiftrain.launch.asking import Answer, ask
@@ -20,7 +21,7 @@ _ENDED = {
     *("preempted", "revoked", "timeout", "finished", "moved"),
     FORGOTTEN,
 }
-# The job_state of `qstat -f`, one letter each (PBS Professional, Reference Guide, "Job States")
+# The job_state of `qstat -f`, one letter each: pbs_job_attributes(7B)
 _PBS_STATES = {
     "Q": "pending",
     "R": "running",
@@ -34,6 +35,11 @@ _PBS_STATES = {
     "F": "finished",
     "X": "finished",
     "M": "moved",
+}
+# Exit_status where PBS itself ended the job: src/include/job.h of OpenPBS
+_PBS_ENDINGS = {
+    -27: "ended by PBS: it took more memory than it may",
+    -29: "ended by PBS: its wall time was over",
 }
 
 
@@ -82,7 +88,7 @@ def ask_to_leave(launcher: str, job: Job) -> str:
     if launcher == "pbs":
         if job.state != "running":
             return end_now(launcher, job)
-        _call("qsig", "-s", "SIGTERM", job.number)
+        _call("qsig", "-s", "SIGURG", job.number)  # SIGTERM would end the job's shell, and with it the job
     elif not _has_step(job):
         return end_now(launcher, job)
     else:
@@ -124,19 +130,33 @@ def _slurm_jobs(lines: Iterable[str]) -> dict[str, Job]:
 
 
 def _ask_pbs(numbers: Sequence[str]) -> tuple[dict[str, Job], str]:
-    """What qstat knows; its words where it cannot answer."""
+    """What qstat knows; its words where it cannot answer. Not every server keeps jobs that have ended, for -x."""
     answer = _run("qstat", "-x", "-f", "-F", "json", *numbers)
+    if "not configured to maintain job history" in answer.stderr:
+        answer = _run("qstat", "-f", "-F", "json", *numbers)
     try:
         described = json.loads(answer.stdout)["Jobs"]
     except (ValueError, KeyError, TypeError):
         silence = answer.stderr.strip()
         return {}, "" if "Unknown Job Id" in silence else silence or "qstat gave no JSON"
-    jobs = {}
-    for number, job in described.items():
-        state = _PBS_STATES.get(str(job.get("job_state")), UNKNOWN)
-        detail = "" if state == "running" else str(job.get("comment", ""))
-        jobs[number] = Job(number, state, detail, str(job.get("exec_host", "")))
-    return jobs, ""
+    return {number: _pbs_job(number, job) for number, job in described.items()}, ""
+
+
+def _pbs_job(number: str, job: dict[str, Any]) -> Job:
+    state = _PBS_STATES.get(str(job.get("job_state")), UNKNOWN)
+    why = "" if state == "running" else str(job.get("comment", ""))
+    if state in _ENDED and "Exit_status" in job:
+        why = _pbs_ending(int(job["Exit_status"]))
+    return Job(number, state, why, str(job.get("exec_host", "")))
+
+
+def _pbs_ending(status: int) -> str:
+    """In words, where PBS or a signal ended the job; what its script left with, the run folder tells better."""
+    if status in _PBS_ENDINGS:
+        return _PBS_ENDINGS[status]
+    if status < 0:
+        return f"ended by PBS, exit status {status}"
+    return f"ended by signal {status - 256}" if status > 256 else ""  # the signal that ended the job's shell
 
 
 def _has_step(job: Job) -> bool:

@@ -125,7 +125,11 @@ PBS_ANSWER = """{
     "timestamp":1, "pbs_version":"2022.1", "pbs_server":"hunter",
     "Jobs":{
         "12.hunter":{"Job_Name":"a", "job_state":"R", "comment":"Job run at noon", "exec_host":"n1/0*24+n2/0*24"},
-        "13.hunter":{"Job_Name":"a", "job_state":"Q", "comment":"Not Running: Insufficient nodes"}
+        "13.hunter":{"Job_Name":"a", "job_state":"Q", "comment":"Not Running: Insufficient nodes"},
+        "15.hunter":{"job_state":"F", "comment":"Job run at noon and failed", "exec_host":"n1/0", "Exit_status":75},
+        "16.hunter":{"job_state":"F", "comment":"Job run at noon and failed", "Exit_status":-29},
+        "17.hunter":{"job_state":"F", "comment":"Job run at noon and terminated by me@login", "Exit_status":271},
+        "18.hunter":{"job_state":"F", "comment":"Can Never Run: Not enough total nodes available and terminated"}
     }
 }"""
 
@@ -149,4 +153,31 @@ def test_jobs_of_pbs(pbs: Path) -> None:
     assert unknown.state == "forgotten"
     assert ask_to_leave("pbs", running) == "job 12.hunter: its ranks save and leave"
     assert ask_to_leave("pbs", waiting) == "job 13.hunter: cancelled"
-    assert pbs.read_text().splitlines()[1:] == ["qsig -s SIGTERM 12.hunter", "qdel 13.hunter"]
+    assert pbs.read_text().splitlines()[1:] == ["qsig -s SIGURG 12.hunter", "qdel 13.hunter"]
+
+
+def test_how_jobs_of_pbs_ended(pbs: Path) -> None:
+    saved, late, killed, never = look_up("pbs", ["15.hunter", "16.hunter", "17.hunter", "18.hunter"])
+    assert not any(job.active for job in (saved, late, killed, never))
+    assert (saved.detail, late.detail) == ("", "ended by PBS: its wall time was over")
+    assert killed.detail == "ended by signal 15"
+    assert never.detail.startswith("Can Never Run")
+
+
+@pytest.mark.parametrize(("number", "state"), [("12.hunter", "running"), ("99.hunter", "forgotten")])
+def test_a_pbs_that_keeps_no_history_is_asked_once_more(
+    number: str, state: str, pbs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As OpenPBS 23.06 answers: `qstat -x` shows nothing at all, with exit code 0."""
+    known = PBS_ANSWER if state == "running" else '{"timestamp":1}'
+    (pbs.parent / "bin" / "qstat").write_text(
+        f"""#!/bin/bash
+if [[ $1 == -x ]]; then
+    echo '{{"timestamp":1}}'
+    echo "qstat: PBS is not configured to maintain job history $5" >&2
+    exit
+fi
+echo '{known}'; echo "qstat: Unknown Job Id 99.hunter" >&2
+"""
+    )
+    assert [job.state for job in look_up("pbs", [number])] == [state]

@@ -1,7 +1,7 @@
 """PBS Professional: the #PBS lines of job.sh, the mpiexec of PALS that starts the ranks, and qsub.
 
-No PBS runs where this is tested. The options are qsub's of PBS Professional, and mpiexec's of HPE's Parallel
-Application Launch Service, as public job scripts use them; tests check that no others are written.
+The options are those of qsub(1B) of OpenPBS, which is PBS Professional's source, and of the mpiexec of HPE's Parallel
+Application Launch Service, as HPE's own command line declares them (github.com/Cray-HPE/craycli).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from aiftrain.errors import MachineError, UserError
+from aiftrain.errors import AiftrainError, MachineError, UserError
 from aiftrain.launch.asking import Answer, ask
 from aiftrain.launch.header import seconds_to_save
 from aiftrain.launch.step import program
@@ -24,8 +24,9 @@ from aiftrain.run.spec import RunSpec
 from aiftrain.run.tasks import binds_cores, cores_per_rank
 
 NO_QUEUE = "default"  # in a profile: a job that names no queue, which PBS then finds
-_LONGEST_NAME = 230  # characters, since PBS Professional 14
+_LONGEST_NAME = 230  # characters: PBS_MAXJOBNAME in pbs_ifl.h
 _PATIENCE = 60  # seconds that qsub may take
+_MACHINES_FAULT = ("cannot connect to server", "Communication failure")
 
 
 def pbs_header(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
@@ -55,13 +56,13 @@ def submit_command(folder: RunFolder) -> list[str]:
 def submit(folder: RunFolder) -> str:
     """Submit job.sh, note the job's identifier in jobs.jsonl, and give it.
 
-    Raises UserError where qsub is missing or refuses (with its words), MachineError where PBS does not answer.
+    Raises UserError where qsub is missing or refuses (with its words); MachineError where PBS does not answer.
     """
     if shutil.which("qsub") is None:
         raise UserError("there is no qsub here: submit from a login node of the site, or train here: factory=local")
     answer = _qsub(folder)
     if answer.returncode != 0:
-        raise UserError(f"qsub refused the job: {answer.stderr.strip() or f'exit code {answer.returncode}'}")
+        raise _refusal(answer.stderr.strip() or f"exit code {answer.returncode}")
     job = _identifier(answer.stdout)
     append_line(folder.jobs, {"job": job, "submitted": time.time()})
     return job
@@ -110,6 +111,14 @@ def _mpiexec(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
 def _qsub(folder: RunFolder) -> Answer:
     look = "look with qstat whether the job is in"
     return ask(submit_command(folder), patience=_PATIENCE, folder=folder.path, then=look)
+
+
+def _refusal(words: str) -> AiftrainError:
+    """Whose fault it is, as far as PBS' words tell."""
+    if any(fault in words for fault in _MACHINES_FAULT):
+        return MachineError(f"PBS does not answer: {words}")
+    hint = "; the account is a Unix group of yours: `id -Gn` names them" if "Bad GID" in words else ""
+    return UserError(f"qsub refused the job: {words}{hint}")
 
 
 def _identifier(answer: str) -> str:

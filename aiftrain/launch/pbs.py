@@ -15,7 +15,7 @@ from pathlib import Path
 
 from aiftrain.errors import AiftrainError, MachineError, UserError
 from aiftrain.launch.asking import Answer, ask
-from aiftrain.launch.header import seconds_to_save
+from aiftrain.launch.header import chain_of, seconds_to_save
 from aiftrain.launch.step import program
 from aiftrain.plan.limits import chosen_partition, seconds_of, time_limit
 from aiftrain.run.folder import RunFolder, append_line
@@ -38,11 +38,17 @@ def pbs_header(spec: RunSpec, layout: ParallelLayout) -> Iterator[str]:
 
 
 def pbs_exports(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> dict[str, str]:
-    """What launchers/pbs.sh reads besides the run and its folder."""
+    """What launchers/pbs.sh reads besides the run and its folder. Raises UserError for a chain of requeues."""
     limit = time_limit(spec)
     seconds = seconds_of(limit) if limit else None
+    if chain_of(spec) == "requeue":
+        raise UserError("chain=requeue: PBS lets only its operators requeue a job; launcher.chain=follow-up would work")
+    python = program(spec, run_folder)
     return {
-        "AIFTRAIN_STEP": shlex.join([*_mpiexec(spec, layout), *program(spec, run_folder)]),
+        "AIFTRAIN_STEP": shlex.join([*_mpiexec(spec, layout), *python]),
+        "AIFTRAIN_PROGRAM": shlex.join(python),
+        "AIFTRAIN_CHAIN": chain_of(spec),
+        "AIFTRAIN_WALLTIME": str(seconds or ""),
         "AIFTRAIN_ASK_AFTER": str(seconds - seconds_to_save(limit)) if seconds else "",
         "OMP_NUM_THREADS": str(cores_per_rank(spec, layout) or 1),
     }

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from aiftrain.cli.run_folder import write_run
 from aiftrain.errors import ConfigError, MachineError, UserError
 from aiftrain.launch.pbs import submit
 from aiftrain.launch.script import render
@@ -188,15 +189,16 @@ exit "$code"
 SHELL_OF_PBS = 'bash "$1"; exit'
 
 
-def new_run(tmp_path: Path, time: str, behaviour: dict[str, object]) -> RunFolder:
+def new_run(tmp_path: Path, time: str, behaviour: dict[str, object], chain: str = "auto") -> RunFolder:
     """The folder of a two-rank run for PBS, in a path with much to quote; nobody else may look into it."""
     folder = RunFolder(tmp_path / "ein läuf; $HOME")
     stub(tmp_path / "bin", "mpiexec", PALS)
     factory = {"name": "site", "title": "A PBS site", "scheduler": "pbs"}
-    launcher = {"name": "pbs", "ranks_per_node": 2, "python": str(stand_in_python(tmp_path))}
+    launcher = {"name": "pbs", "ranks_per_node": 2, "python": str(stand_in_python(tmp_path)), "chain": chain}
     spec = small_spec(factory=factory, launcher=launcher, time=time)
-    layout = make_plan(spec, to_launch=False).execution.layout
-    folder.write(folder.job_sh, render(spec, layout, folder))
+    plan = make_plan(spec, to_launch=False)
+    write_run(folder, spec, plan)
+    folder.write(folder.job_sh, render(spec, plan.execution.layout, folder))
     folder.write(folder.path / "behaviour.json", json.dumps({"0": behaviour, "1": behaviour}))
     (tmp_path / "nodes").write_text("nid1\nnid1\n")
     return folder
@@ -254,6 +256,28 @@ def test_the_ranks_save_before_the_job_ends(behind: str, tmp_path: Path) -> None
 
 
 @pytest.mark.ranks
-def test_a_rank_that_fails_fails_the_job(tmp_path: Path) -> None:
-    behaviour = {"does": "fail", "code": 1, "message": "out of luck"}
-    assert pbs_job(tmp_path, "01:00:00", behaviour)[1].wait(30) == 1
+@pytest.mark.parametrize("chain", ["follow-up", "none"])
+def test_a_job_follows_one_whose_time_is_up_where_that_is_wanted(chain: str, tmp_path: Path) -> None:
+    folder = new_run(tmp_path, "00:00:08", {"does": "steps", "steps": 400, "seconds": 0.1, "save": 0.1}, chain)
+    stub(tmp_path / "bin", "qsub", 'echo "$PWD" "$@" >called; echo 4712.server')
+    assert start(folder, folder.job_sh).wait(30) == 75
+    submitted = folder.path / "called"
+    if chain == "none":
+        assert not submitted.exists() and not folder.jobs.exists()
+        return
+    assert submitted.read_text() == f"{folder.path} -W depend=afterany:4711[3].server job.sh\n"
+    [record] = read_lines(folder.jobs)
+    assert (record["job"], record["follows"]) == ("4712.server", "4711[3].server")
+
+
+def test_only_operators_requeue_with_pbs(run_folder: RunFolder) -> None:
+    with pytest.raises(UserError, match="chain=follow-up would work"):
+        job(run_folder, "launcher.chain=requeue")
+    assert "export AIFTRAIN_CHAIN=none" in job(run_folder)[1]  # HLRS wants people to submit jobs
+
+
+@pytest.mark.ranks
+def test_a_rank_that_fails_is_started_once_more_and_then_fails_the_job(tmp_path: Path) -> None:
+    folder, script = pbs_job(tmp_path, "01:00:00", {"does": "fail", "code": 1, "message": "out of luck"})
+    assert script.wait(60) == 1
+    assert folder.last_attempt() == 2

@@ -1,7 +1,7 @@
 #!/bin/bash
 # PALS mpiexec on the nodes of a PBS job, one process a rank, and again where ranks failed and their nodes are sound; where
 # AIFTRAIN_CHAIN=follow-up, another job goes on. Reads what PBS sets and AIFTRAIN_*; by hand, in a run folder:
-# qsub -S /bin/bash -l select=NODES:mpiprocs=RANKS_OF_A_NODE -l place=scatter -v AIFTRAIN_PROGRAM=PYTHON pbs.sh
+# qsub -l select=NODES:mpiprocs=RANKS_OF_A_NODE -l place=scatter -v AIFTRAIN_PROGRAM=PYTHON pbs.sh
 set -euo pipefail
 : "${AIFTRAIN_RUN:=${PBS_O_WORKDIR:-$PWD}}" "${AIFTRAIN_PROGRAM:=python3}"
 cd -- "${AIFTRAIN_WORKDIR:-$AIFTRAIN_RUN}"
@@ -53,7 +53,7 @@ while [[ $next == here ]]; do
     wait "$running" && code=0 || code=$?
     left=UNLIMITED
     if [[ ${AIFTRAIN_WALLTIME-} ]]; then left=0:$((AIFTRAIN_WALLTIME - SECONDS)); fi
-    now=("$AIFTRAIN_RUN" "$AIFTRAIN_ATTEMPT" RUNNING "$left" 0)
+    now=("$AIFTRAIN_RUN" "$AIFTRAIN_ATTEMPT" 0 RUNNING "$left" 0)
     verdict=$("${program[@]}" -m aiftrain.launch.aftermath "${now[@]}") || verdict="$code end"
     read -r code next _ <<<"$verdict"
 done

@@ -1,6 +1,7 @@
 """After the ranks of a job have ended: what became of them, and whether the run goes on here, in a new job, or not.
 
-launchers/slurm.sh asks on the job's first node, with what Slurm says of the job, and does as it is told:
+launchers/slurm.sh asks on the job's first node, with what Slurm says of the job, and does as it is told.
+launchers/pbs.sh asks too; PBS tells a job nothing of this kind, and the script says what it knows:
 
     python -m aiftrain.launch.aftermath RUN ATTEMPT RESTARTS_AT_ITS_START [STATE TIME_LEFT RESTARTS_NOW]
 

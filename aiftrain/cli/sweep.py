@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiftrain.cli import output
 from aiftrain.cli.composing import swept
-from aiftrain.errors import EXIT_OK, EXIT_RESUME, AiftrainError
+from aiftrain.cli.planning import amount
+from aiftrain.cli.starting import Ready, agree, make_ready, start
+from aiftrain.errors import EXIT_OK, EXIT_RESUME, AiftrainError, UserError
 from aiftrain.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -15,21 +17,26 @@ if TYPE_CHECKING:
 
 
 def launch_all(runs: list[list[str]], console: Console, *, as_json: bool, yes: bool = False) -> int:
-    """Train each combination, one after the other. A failed one does not stop the others; a request to stop does."""
-    results: list[dict[str, Any]] = []
-    for place, (overrides, own) in enumerate(zip(runs, swept(runs), strict=True), 1):
-        console.print(f"\nrun {place} of {len(runs)}: {' '.join(own)}", style="bold", markup=False, soft_wrap=True)
-        results.append({"overrides": own, **_launch(overrides, console, yes=yes)})
-        if results[-1]["exit_code"] == EXIT_RESUME:
+    """Make every combination ready, ask once for all that they cost, and start one after the other.
+
+    A refused or failed one does not stop the others; a request to stop does.
+    """
+    results: list[dict[str, Any]] = [{"overrides": own} for own in swept(runs)]
+    ready = _make_all_ready(runs, results, console)
+    agree(list(ready.values()), console, yes=yes)
+    for place, run in ready.items():
+        if not run.is_job:
+            _announce(place, results, console)
+        results[place] |= _start(run, console)
+        if results[place]["exit_code"] == EXIT_RESUME:
             break
+    done = [result for result in results if "state" in result]
     if as_json:
-        output.print_json({"runs": results})
+        output.print_json({"runs": done})
     else:
         console.print()
-        output.show(
-            output.table(("run", "state", "loss", "folder"), map(_launched_row, results), numbers=(2,)), console
-        )
-    return _worst(results)
+        _show_launched(done, console)
+    return _worst(done)
 
 
 def plan_all(runs: list[list[str]], *, as_json: bool) -> int:
@@ -46,15 +53,55 @@ def plan_all(runs: list[list[str]], *, as_json: bool) -> int:
     return _worst(results)
 
 
-def _launch(overrides: list[str], console: Console, *, yes: bool) -> dict[str, Any]:
-    from aiftrain.cli.launch import launch
+def _make_all_ready(runs: list[list[str]], results: list[dict[str, Any]], console: Console) -> dict[int, Ready]:
+    """Place -> run, of those that nothing stands against; of the others `results` tells it."""
+    ready: dict[int, Ready] = {}
+    for place, overrides in enumerate(runs):
+        _announce(place, results, console)
+        try:
+            run = make_ready(overrides, console)
+            _refuse_shared_folder(run, ready)
+        except AiftrainError as error:
+            results[place] |= _told(error)
+        else:
+            ready[place] = run
+    return ready
 
+
+def _refuse_shared_folder(run: Ready, others: dict[int, Ready]) -> None:
+    """Jobs of one folder would be one run."""
+    for place, other in others.items():
+        if run.is_job and other.is_job and run.folder.path == other.folder.path:
+            raise UserError(
+                f"{run.folder.path} is the folder of run {place + 1} too: what they differ in is nothing that makes "
+                "another run, or run_dir is the same; give each one of its own, such as run_dir='runs/${nodes}-nodes'"
+            )
+
+
+def _announce(place: int, results: list[dict[str, Any]], console: Console) -> None:
+    own = " ".join(results[place]["overrides"])
+    console.print(f"\nrun {place + 1} of {len(results)}: {own}", style="bold", markup=False, soft_wrap=True)
+
+
+def _start(run: Ready, console: Console) -> dict[str, Any]:
     try:
-        result = launch(overrides, console, yes=yes)
+        result = start(run, console)
     except AiftrainError as error:
-        print(f"aiftrain: {error}", file=sys.stderr)
-        return {"exit_code": error.exit_code, "state": "failed", "error": str(error)}
-    return result | {"loss": _last_loss(RunFolder(result["run_dir"]))}
+        return _told(error)
+    from aiftrain.launch.consent import cost_of_job
+
+    cost = cost_of_job(run.spec, run.plan) if run.is_job else None
+    return result | {
+        "loss": _last_loss(run.folder),
+        "nodes": run.spec.nodes,
+        "node_hours": cost.node_hours if cost else None,
+    }
+
+
+def _told(error: AiftrainError) -> dict[str, Any]:
+    print(f"aiftrain: {error}", file=sys.stderr)
+    state = "refused" if isinstance(error, UserError) else "failed"
+    return {"exit_code": error.exit_code, "state": state, "error": str(error)}
 
 
 def _plan(overrides: list[str]) -> dict[str, Any]:
@@ -73,14 +120,20 @@ def _last_loss(folder: RunFolder) -> float | None:
     return records[-1].loss if records else None
 
 
-def _launched_row(result: dict[str, Any]) -> tuple[str, str, str, str]:
-    loss = result.get("loss")
-    return (
-        " ".join(result["overrides"]),
-        result["state"],
-        "" if loss is None else f"{loss:.4f}",
-        result.get("run_dir", ""),
-    )
+def _show_launched(results: list[dict[str, Any]], console: Console) -> None:
+    """A table of what became of each, without columns that say nothing."""
+    columns = {
+        "run": [" ".join(result["overrides"]) for result in results],
+        "state": [result["state"] for result in results],
+        "job": [result.get("job", "") for result in results],
+        "nodes": [f"{result['nodes']:,}" if "job" in result else "" for result in results],
+        "node-hours": [amount(hours) if (hours := result.get("node_hours")) else "" for result in results],
+        "loss": [f"{loss:.4f}" if (loss := result.get("loss")) is not None else "" for result in results],
+        "folder": [result.get("run_dir", "") for result in results],
+    }
+    told = {name: cells for name, cells in columns.items() if any(cells) or name == "run"}
+    numbers = [place for place, name in enumerate(told) if name in ("nodes", "node-hours", "loss")]
+    output.show(output.table(list(told), zip(*told.values(), strict=True), numbers=numbers), console)
 
 
 def _planned_row(result: dict[str, Any]) -> tuple[str, ...]:

@@ -57,6 +57,12 @@ class PreparedCorpus(Strict):
     digest: str
 
 
+def token_files(corpus: PreparedCorpus) -> list[Path]:
+    """What the ranks read: of each source and split an .idx and a .bin, each once."""
+    splits = [split for source in corpus.sources.values() for split in (source.train, source.validation) if split]
+    return list(dict.fromkeys(Path(f"{split.prefix}{ending}") for split in splits for ending in (".idx", ".bin")))
+
+
 @dataclass(frozen=True)
 class SourceResult:
     """What is in a source's folder: its record, the digest it goes by, and its token counts."""

@@ -11,8 +11,10 @@ from aiftrain.errors import MachineError
 Answer = subprocess.CompletedProcess[str]
 
 
-def ask(command: Sequence[str], *, patience: float, folder: Path | None = None, then: str = "") -> Answer:
-    """What `command` said and its exit code, called in `folder`.
+def ask(
+    command: Sequence[str], *, patience: float, folder: Path | None = None, reads: str = "", then: str = ""
+) -> Answer:
+    """What `command` said and its exit code, called in `folder`, with the text that it `reads`.
 
     Raises MachineError where it cannot be started, or gives no answer in `patience` seconds; `then` is what to do in
     that case.
@@ -21,7 +23,7 @@ def ask(command: Sequence[str], *, patience: float, folder: Path | None = None, 
         return subprocess.run(
             command,
             cwd=folder,
-            stdin=subprocess.DEVNULL,
+            input=reads,
             capture_output=True,
             text=True,
             errors="backslashreplace",

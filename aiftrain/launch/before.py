@@ -8,10 +8,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from aiftrain.errors import ConfigError, Problem, UserError
+from aiftrain.data.corpus import PreparedCorpus, token_files
+from aiftrain.errors import ConfigError, MachineError, Problem, UserError
 from aiftrain.launch.containers import image_file, used_container
 from aiftrain.launch.header import seconds_to_save
 from aiftrain.launch.jobs import job_numbers, look_up
+from aiftrain.launch.lost import find_lost
+from aiftrain.launch.partition import PartitionState, partition_state
+from aiftrain.launch.room import existing, may_write, room_problems
 from aiftrain.launch.step import native_python
 from aiftrain.plan.limits import seconds_of, time_limit
 from aiftrain.plan.plan import LaunchPlan
@@ -28,40 +32,36 @@ _FETCH = {  # where there is a network
 }
 
 
-def check_before_queue(spec: RunSpec, plan: LaunchPlan, folder: RunFolder) -> None:
-    """Raises ConfigError with everything on this machine that stands against the job; UserError where it has one."""
+def check_before_queue(
+    spec: RunSpec, plan: LaunchPlan, folder: RunFolder, corpus: PreparedCorpus | None = None
+) -> PartitionState | None:
+    """Raises ConfigError with everything on this machine that stands against the job; UserError where it has one,
+    MachineError where Slurm does not work. The state of the job's partition, where Slurm tells it.
+    """
     _refuse_a_second_job(spec, folder)
-    problems = [*_folder_problems(folder), *_software_problems(spec, folder), *_time_problems(spec, plan)]
+    problems = [
+        *_folder_problems(folder),
+        *_data_problems(corpus),
+        *_software_problems(spec, folder),
+        *_time_problems(spec, plan),
+        *room_problems(spec, plan.execution.layout, folder),
+    ]
+    try:
+        partition = partition_state(spec)
+    except MachineError:
+        if problems:
+            raise ConfigError(problems) from None
+        raise
+    problems += [partition.problem] if partition and partition.problem else []
     if problems:
         raise ConfigError(problems)
-
-
-def cost_of_job(spec: RunSpec, plan: LaunchPlan) -> tuple[float, str] | None:
-    """The most one job may take: node-hours, and in words with the site's own units. None where its time is unknown."""
-    limit = time_limit(spec)
-    hours = spec.nodes * (seconds_of(limit) or 0) / 3600 if limit else 0.0
-    if not hours:
-        return None
-    words = f"{spec.nodes:,} nodes for {limit}: up to {hours:,.0f} node-hours"
-    if plan.estimate.billed_at_most is not None:
-        words += f", {plan.estimate.billed_at_most:,.0f} {plan.estimate.billing_unit}s"
-    return hours, words + (f" of {spec.account}" if spec.account else "")
-
-
-def wants_a_yes(spec: RunSpec, plan: LaunchPlan) -> str | None:
-    """The cost of the job in words where it is above `launcher.confirm_above`."""
-    most, cost = spec.launcher.confirm_above, cost_of_job(spec, plan)
-    return cost[1] if most is not None and cost is not None and cost[0] > most else None
-
-
-def refuse_unconfirmed(cost: str) -> UserError:
-    return UserError(
-        f"not submitted: {cost}. To submit it, say --yes; launcher.confirm_above=NODE-HOURS is what needs no yes"
-    )
+    return partition
 
 
 def _refuse_a_second_job(spec: RunSpec, folder: RunFolder) -> None:
     """Two jobs of one run would find its lock taken and waste their nodes."""
+    if spec.launcher.name == "slurm":
+        find_lost(folder)
     for job in look_up(spec.launcher.name, job_numbers(folder)[-1:]):
         if job.active and job.state != "completing":
             cancel = f"python -m aiftrain cancel {folder.path}"
@@ -69,10 +69,15 @@ def _refuse_a_second_job(spec: RunSpec, folder: RunFolder) -> None:
 
 
 def _folder_problems(folder: RunFolder) -> Iterator[Problem]:
-    path = folder.path.absolute()
-    there = next(each for each in (path, *path.parents) if each.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+    there = existing(folder.path)
+    if not may_write(there):
         yield Problem("run_dir", f"{there} cannot be written", "run_dir=<a folder that you may write>")
+
+
+def _data_problems(corpus: PreparedCorpus | None) -> Iterator[Problem]:
+    """Token files that the ranks, which run as this user, could not read."""
+    for file in token_files(corpus) if corpus else ():
+        yield from _unreadable("data", file, "python -m aiftrain data prepare, or ask its owner for leave")
 
 
 def _software_problems(spec: RunSpec, folder: RunFolder) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiftrain.errors import MachineError, UserError
 from aiftrain.launch.asking import Answer, ask
+from aiftrain.launch.slurm_words import plain, why_silent
 from aiftrain.run.folder import RunFolder, read_lines
 
 SCHEDULERS = ("slurm", "pbs")  # launchers whose runs are jobs
@@ -108,7 +109,8 @@ def _ask_slurm(numbers: Sequence[str]) -> tuple[dict[str, Job], str]:
     form = "--format=%i|%T|%r|%N"
     answer = _run("squeue", "--noheader", "--states=all", form, f"--jobs={','.join(numbers)}")
     found = _slurm_jobs(answer.stdout.splitlines())
-    silence = "" if answer.returncode == 0 or "Invalid job id" in answer.stderr else answer.stderr.strip()
+    answered = answer.returncode == 0 or "Invalid job id" in answer.stderr
+    silence = "" if answered else why_silent(answer.stderr) or plain(answer.stderr)
     forgotten = [number for number in numbers if number not in found]
     if forgotten and shutil.which("sacct") is not None:
         form = "--format=JobID,State,Reason,NodeList"
@@ -168,7 +170,7 @@ def _has_step(job: Job) -> bool:
 def _call(*command: str) -> None:
     answer = _run(*command)
     if answer.returncode != 0:
-        raise UserError(f"{command[0]} refused: {answer.stderr.strip() or f'exit code {answer.returncode}'}")
+        raise UserError(f"{command[0]} refused: {plain(answer.stderr) or f'exit code {answer.returncode}'}")
 
 
 def _run(*command: str) -> Answer:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 
-from aiftrain.errors import AiftrainError, MachineError, UserError
-from aiftrain.launch.asking import Answer, ask
-from aiftrain.run.folder import RunFolder, append_line
+from aiftrain.errors import MachineError, UserError
+from aiftrain.launch.asking import ask
+from aiftrain.launch.lost import find_lost, note_attempt, note_job
+from aiftrain.launch.slurm_words import refusal
+from aiftrain.run.folder import RunFolder
 
 _PATIENCE = 60  # seconds that sbatch may take
-_MACHINES_FAULT = ("Unable to contact slurm controller", "authentication", "Munge", "Socket timed out")
+_LOOK = "the same command finds the job if it came through, and else submits it"
 
 
 def submit_command(folder: RunFolder, leave_out: Sequence[str] = ()) -> list[str]:
@@ -32,24 +33,31 @@ def submit(folder: RunFolder, leave_out: Sequence[str] = ()) -> str:
         raise UserError("the data is not prepared; do it here, before the queue: python -m aiftrain data prepare ...")
     if shutil.which("sbatch") is None:
         raise UserError("there is no sbatch here: submit from a login node of the site, or train here: factory=local")
-    answer = _sbatch(submit_command(folder, leave_out), folder)
-    if answer.returncode != 0:
-        raise _refusal(answer.stderr.strip() or f"exit code {answer.returncode}")
-    job = _job_number(answer.stdout)
-    append_line(folder.jobs, {"job": job, "submitted": time.time()})
+    note_attempt(folder)
+    try:
+        job = _sbatch(submit_command(folder, leave_out), folder)
+    except MachineError:
+        if (found := _lost(folder)) is None:
+            raise
+        return found
+    note_job(folder, job)
     return job
 
 
-def _sbatch(command: Sequence[str], folder: RunFolder) -> Answer:
-    look = "look with squeue whether the job is in"
-    return ask(command, patience=_PATIENCE, folder=folder.path, then=look)
+def _sbatch(command: Sequence[str], folder: RunFolder) -> str:
+    """The job's number. Raises as `submit` does."""
+    answer = ask(command, patience=_PATIENCE, folder=folder.path, then=_LOOK)
+    if answer.returncode != 0:
+        raise refusal(answer.stderr.strip() or f"exit code {answer.returncode}")
+    return _job_number(answer.stdout)
 
 
-def _refusal(words: str) -> AiftrainError:
-    """Whose fault it is, as far as Slurm's words tell."""
-    if any(fault in words for fault in _MACHINES_FAULT):
-        return MachineError(f"Slurm does not answer: {words}")
-    return UserError(f"sbatch refused the job: {words}")
+def _lost(folder: RunFolder) -> str | None:
+    """The job, where Slurm took it and its answer was lost; None where it did not, or does not tell."""
+    try:
+        return find_lost(folder)
+    except MachineError:
+        return None
 
 
 def _job_number(answer: str) -> str:
@@ -57,5 +65,5 @@ def _job_number(answer: str) -> str:
     lines = answer.strip().splitlines()
     number = lines[-1].split(";")[0] if lines else ""
     if not number.isdigit():
-        raise MachineError(f"sbatch gave no job number but {answer.strip()!r}; look with squeue whether the job is in")
+        raise MachineError(f"sbatch gave no job number but {answer.strip()!r}; {_LOOK}")
     return number

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiftrain.errors import EXIT_OK, EXIT_RESUME, MachineError, UserError
 from aiftrain.launch.here import where_it_runs
-from aiftrain.launch.jobs import SCHEDULERS, Job, job_numbers, look_up, newest
+from aiftrain.launch.jobs import SCHEDULERS, UNKNOWN, Job, job_numbers, look_up, newest
 from aiftrain.launch.outcome import judge
 from aiftrain.report.progress import Event, Progress, describe
 from aiftrain.run.folder import RunFolder, read_lines
@@ -65,7 +65,7 @@ class Liveness:
 
     def __init__(self, folder: RunFolder, spec: RunSpec) -> None:
         self._folder, self._spec = folder, spec
-        self._alive = True
+        self._alive = not self._has_left()
         self._ask_next = 0.0
 
     def __call__(self) -> bool:
@@ -75,12 +75,18 @@ class Liveness:
         return self._alive
 
     def _ask(self) -> bool:
+        """A scheduler that does not answer for a while changes nothing."""
         job = job_of(self._folder, self._spec)
+        if job and job.state == UNKNOWN and self._alive:
+            return not self._has_left()
         return bool(job and job.active) or where_it_runs(self._folder) is not None
 
     def _is_costly(self) -> bool:
-        note = self._folder.attempt_logs(self._folder.last_attempt()) / "rank-00000.exit.json"
-        return self._spec.launcher.name in SCHEDULERS and not note.is_file()
+        return self._spec.launcher.name in SCHEDULERS and not self._has_left()
+
+    def _has_left(self) -> bool:
+        """Whether rank 0 of the newest attempt has said its last word."""
+        return _exit_note(self._folder, self._folder.last_attempt()).is_file()
 
 
 def _jobs(runs: list[tuple[RunFolder, RunSpec]]) -> dict[Path, Job]:
@@ -128,6 +134,8 @@ def _state(folder: RunFolder, attempt: int, job: Job | None) -> tuple[str, str]:
     where = where_it_runs(folder)
     if where is not None:
         return "running", where
+    if job and job.state == UNKNOWN and not _exit_note(folder, attempt).is_file():
+        return "unknown", f"of job {job.number} nothing is known: {job.detail}"
     ended = f"job {job.number} {job.detail or job.state}" if job else ""
     if attempt == 0:
         return "not started", ended
@@ -135,6 +143,10 @@ def _state(folder: RunFolder, attempt: int, job: Job | None) -> tuple[str, str]:
     outcome = judge(folder.attempt_logs(attempt), world_size, stop_asked=False, killed_by_memory=False)
     state = _STATES.get(outcome.exit_code, "failed")
     return state, "; ".join(filter(None, [ended, outcome.message.removeprefix(f"{state}; ")]))
+
+
+def _exit_note(folder: RunFolder, attempt: int) -> Path:
+    return folder.attempt_logs(attempt) / "rank-00000.exit.json"
 
 
 def read_execution(folder: RunFolder) -> Execution:

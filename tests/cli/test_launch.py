@@ -39,8 +39,8 @@ def test_a_sweep_goes_through_all_its_runs_and_ends_with_a_table(capsys: pytest.
     told = capsys.readouterr()
     assert told.err.count("nowhere") == 2
     assert "run 1 of 2: seed=1\n" in told.out
-    table = told.out.split("folder\n")[-1].splitlines()
-    assert [line.split() for line in table] == [["seed=1", "failed"], ["seed=2", "failed"]]
+    table = told.out.split("state\n")[-1].splitlines()
+    assert [line.split() for line in table] == [["seed=1", "refused"], ["seed=2", "refused"]]
 
 
 def test_a_sweep_with_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,9 +89,9 @@ def test_a_large_job_is_not_submitted_without_a_yes(
     job += [*NO_CORPUS[:2], "+data.sources.x={path: text.txt}", "factory.container.image=docker://image"]
     job += ["data.cache_dir=cache", "train.global_batch=32"]
     assert main(["data", "prepare", *job]) == 0
+    monkeypatch.setenv("PATH", "")
     assert main(job) == 2
     assert "not submitted: 4 nodes for 2-00:00:00: up to 192 node-hours" in capsys.readouterr().err
     assert not Path("runs").exists()
-    monkeypatch.setenv("PATH", "")
     assert main([*job, "--yes"]) == 2
     assert "there is no sbatch here" in capsys.readouterr().err

@@ -1,17 +1,23 @@
-"""What is refused on the login node, before a job waits in a queue: missing software, hopeless times, large bills."""
+"""What is refused on the login node, before a job waits in a queue: missing software, files, room; hopeless times."""
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aiftrain.data.corpus import PreparedCorpus, token_files
+from aiftrain.data.prepare import prepare
 from aiftrain.errors import ConfigError, UserError
-from aiftrain.launch.before import check_before_queue, cost_of_job, wants_a_yes
+from aiftrain.launch.before import check_before_queue
 from aiftrain.plan.plan import LaunchPlan, make_plan
 from aiftrain.plan.spec import resolve
+from aiftrain.run.corpus import DataSpec, SourceSpec
 from aiftrain.run.folder import RunFolder, append_line
 from aiftrain.run.machine import Container
 from aiftrain.run.spec import RunSpec
@@ -25,6 +31,19 @@ def planned(*overrides: str) -> tuple[RunSpec, LaunchPlan]:
 
 def changed(spec: RunSpec, part: str, **values: Any) -> RunSpec:
     return spec.model_copy(update={part: getattr(spec, part).model_copy(update=values)})
+
+
+@contextmanager
+def without_root() -> Iterator[None]:
+    """As a user without root's power over file modes, which `access` would tell of."""
+    real = os.access
+
+    def access(path: str | Path, mode: int) -> bool:
+        return real(path, mode) and (Path(path).stat().st_mode >> 6) & mode == mode
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "access", access)
+        yield
 
 
 def test_a_container_that_is_not_here_is_refused(tmp_path: Path) -> None:
@@ -98,19 +117,39 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         check_before_queue(*planned("factory.container.image=docker://i"), RunFolder(tmp_path / "file" / "run"))
 
 
-def test_a_large_job_wants_a_yes_and_its_cost_is_told_in_the_units_of_the_site() -> None:
-    spec, plan = planned("nodes=8", "time=1-00:00:00")
-    cost = "8 nodes for 1-00:00:00: up to 192 node-hours, 768 GPU-hours of project_465000001"
-    assert cost_of_job(spec, plan) == (192, cost)
-    assert wants_a_yes(spec, plan) == cost
-    for most in (192.0, None):
-        assert wants_a_yes(changed(spec, "launcher", confirm_above=most), plan) is None
+@pytest.fixture
+def corpus(tmp_path: Path) -> PreparedCorpus:
+    """A prepared text; the tests damage what lies in its folder."""
+    (tmp_path / "text.txt").write_text("".join(f"Satz {i}.\n" for i in range(400)), encoding="utf-8")
+    sources = {"de": SourceSpec(path=str(tmp_path / "text.txt"), split="line")}
+    data = DataSpec(name="x", cache_dir=str(tmp_path / "cache"), sources=sources)
+    return prepare(data, vocab_size=300, seed=0)
 
 
-def test_a_job_of_unknown_time_has_no_cost() -> None:
-    spec = resolve(["recipe=smoke", "factory=generic-slurm", "train.micro_batch=1"])
-    plan = make_plan(spec, to_launch=True)
-    assert cost_of_job(spec, plan) is None and wants_a_yes(spec, plan) is None
+def test_token_files_that_are_not_there_are_refused_and_all_named(tmp_path: Path, corpus: PreparedCorpus) -> None:
+    site, folder = planned("factory.container.image=docker://i"), RunFolder(tmp_path / "run")
+    check_before_queue(*site, folder, corpus)
+    files = token_files(corpus)
+    assert len(files) == 4 and {file.suffix for file in files} == {".bin", ".idx"}
+    files[1].unlink()
+    files[3].unlink()
+    with pytest.raises(ConfigError, match="it is not there") as refusal:
+        check_before_queue(*site, folder, corpus)
+    assert [str(file) in str(refusal.value) for file in files] == [False, True, False, True]
+
+
+def test_token_files_that_this_user_may_not_read_are_refused(tmp_path: Path, corpus: PreparedCorpus) -> None:
+    token_files(corpus)[0].chmod(0)
+    with without_root(), pytest.raises(ConfigError, match="you may not read it"):
+        check_before_queue(*planned("factory.container.image=docker://i"), RunFolder(tmp_path / "run"), corpus)
+
+
+def test_checkpoints_go_where_this_user_may_write(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    site = planned("factory.container.image=docker://i", f"storage.path={closed}")
+    with without_root(), pytest.raises(ConfigError, match=r"storage\.path: .*/closed cannot be written"):
+        check_before_queue(*site, RunFolder(tmp_path / "run"))
 
 
 def test_a_job_that_is_still_queued_is_not_submitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,8 +72,8 @@ def test_a_job_that_slurm_never_had_is_forgotten_and_hides_no_other(job: str) ->
 
 def test_a_refusal_comes_in_the_words_of_the_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """These are Slurm's to a user whose job it is not."""
-    words = "scancel: error: Kill job error on job id 1: Access/permission denied"
-    (tmp_path / "scancel").write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 210\n")
+    words = "Kill job error on job id 1: Access/permission denied"
+    (tmp_path / "scancel").write_text(f"#!/bin/sh\necho 'scancel: error: {words}' >&2\nexit 210\n")
     (tmp_path / "scancel").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(UserError, match=f"scancel refused: {words}"):

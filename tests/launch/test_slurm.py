@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aiftrain.errors import MachineError, UserError
+from aiftrain.launch.jobs import job_numbers
 from aiftrain.launch.slurm import submit
 from aiftrain.run.folder import RunFolder, read_lines
 
@@ -31,7 +32,7 @@ def sbatch(tmp_path: Path, body: str) -> None:
 def test_gives_the_job_number_and_submits_from_the_run_folder(ready: RunFolder, tmp_path: Path) -> None:
     sbatch(tmp_path, 'echo "$PWD" "$@" > called; echo "welcome to the site"; echo "4711;lumi"')
     assert submit(ready) == "4711"
-    assert [record["job"] for record in read_lines(ready.jobs)] == ["4711"]
+    assert [record["job"] for record in read_lines(ready.jobs) if "job" in record] == ["4711"]
     assert (ready.path / "called").read_text() == f"{ready.path} --parsable job.sh\n"
 
 
@@ -51,9 +52,9 @@ def test_a_refusal_comes_in_the_words_of_sbatch(ready: RunFolder, tmp_path: Path
 )
 def test_a_slurm_that_is_down_is_the_machines_fault(words: str, ready: RunFolder, tmp_path: Path) -> None:
     sbatch(tmp_path, f"echo 'sbatch: error: {words}' >&2; exit 1")
-    with pytest.raises(MachineError, match="Slurm does not answer"):
+    with pytest.raises(MachineError, match=r"(Slurm does not answer|munge, .* does not work).*\n.*the same command"):
         submit(ready)
-    assert not ready.jobs.exists()
+    assert job_numbers(ready) == []
 
 
 def test_an_answer_without_a_number_is_no_success(ready: RunFolder, tmp_path: Path) -> None:

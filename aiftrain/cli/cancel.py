@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import time
 
@@ -43,11 +44,13 @@ def _cancel_jobs(folder: RunFolder, spec: RunSpec, *, now: bool) -> list[str]:
         raise MachineError(f"where job {jobs[-1].number} of {folder.path} stands is not known: {jobs[-1].detail}")
     if not active:
         return []
-    append_line(folder.jobs, {"cancelled": time.time()})  # before the ranks leave: no job is to follow then
+    if os.access(folder.path, os.W_OK):  # who may not write here is refused by the scheduler, in its own words
+        append_line(folder.jobs, {"cancelled": time.time()})  # before the ranks leave: no job is to follow then
     try:
         return [end_now(launcher, job) if now else ask_to_leave(launcher, job) for job in active]
     except AiftrainError:
-        append_line(folder.jobs, {"cancelled": None})
+        if os.access(folder.path, os.W_OK):
+            append_line(folder.jobs, {"cancelled": None})
         raise
 
 

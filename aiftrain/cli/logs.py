@@ -97,6 +97,7 @@ class _Follower:
             self._go_to_newest()
             time.sleep(_LOOK_EVERY)
         self._print()
+        self._folder.read_spec()  # says so where the folder is gone meanwhile
         _log(self._folder, self._rank, self._attempt)  # says what is wrong where nothing was ever there
 
     def _print(self) -> None:

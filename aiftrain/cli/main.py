@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from aiftrain import __version__
 from aiftrain.cli.verbs import BY_NAME, LAUNCH, Verb, overview
-from aiftrain.errors import EXIT_OK, AiftrainError, ConfigError, UserError
+from aiftrain.errors import EXIT_OK, AiftrainError, ConfigError, MachineError, UserError
 
 _EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells count
 _EXIT_UNREAD = 128 + signal.SIGPIPE
@@ -40,6 +40,10 @@ def main(argv: list[str] | None = None) -> int:
             raise  # a fault of ours, not of the installation
         _tell(_not_installed(error.name), as_json="--json" in argv)
         return UserError.exit_code
+    except PermissionError as error:  # of a file of another member of the team, anywhere in a run folder
+        denied = MachineError(f"cannot open {error.filename}: {error.strerror}")
+        _tell(denied, as_json="--json" in argv)
+        return denied.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _EXIT_INTERRUPTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -26,8 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from aiftrain.launch.status import statuses
 
-    folders = [RunFolder(path) for path in options.runs] or list(all_runs())
-    found = statuses(folders)
+    if options.runs:
+        found = statuses(RunFolder(path) for path in options.runs)
+    else:  # among many a run that cannot be read hides no other
+        found = statuses(all_runs(), lambda error: print(f"aiftrain: {error}", file=sys.stderr))
     if options.json:
         output.print_json({"runs": [asdict(status) for status in found]})
     elif not found:

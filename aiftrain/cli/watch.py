@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
             _show(folder, attempt, alive, console)
         else:
             time.sleep(_LOOK_EVERY)
+    folder.read_spec()  # says so where the folder is gone meanwhile
     return EXIT_OK
 
 

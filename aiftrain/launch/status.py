@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from aiftrain.errors import EXIT_OK, EXIT_RESUME, MachineError, UserError
+from aiftrain.errors import EXIT_OK, EXIT_RESUME, AiftrainError, MachineError, UserError
 from aiftrain.launch.here import where_it_runs
 from aiftrain.launch.jobs import SCHEDULERS, UNKNOWN, Job, job_numbers, look_up, newest
 from aiftrain.launch.outcome import judge
@@ -21,6 +23,8 @@ from aiftrain.run.spec import RunSpec
 _ASK_EVERY = 30.0  # seconds between questions to a scheduler, which others need too
 _ASK_OFTEN = 1.0  # where a look at the lock tells it, or rank 0 has left
 _STATES = {EXIT_OK: "finished", EXIT_RESUME: "stopped early"}
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,30 @@ class RunStatus:
     event_time: float | None  # Unix seconds
 
 
-def statuses(folders: Iterable[RunFolder]) -> list[RunStatus]:
-    """Of each run; the schedulers are asked once each. UserError or MachineError where a folder cannot be read."""
-    runs = [(folder, folder.read_spec()) for folder in folders]
+def statuses(folders: Iterable[RunFolder], tell: Callable[[AiftrainError], None] | None = None) -> list[RunStatus]:
+    """Of each run; the schedulers are asked once each.
+
+    UserError or MachineError where a folder cannot be read; with `tell` that is told the error, and the run left out.
+    """
+    specs = [(folder, _read(folder.read_spec, tell)) for folder in folders]
+    runs = [(folder, spec) for folder, spec in specs if spec]
     jobs = _jobs(runs)
-    return [_status(folder, spec, jobs.get(folder.path)) for folder, spec in runs]
+    found = [_read(partial(_status, folder, spec, jobs.get(folder.path)), tell) for folder, spec in runs]
+    return [status for status in found if status]
+
+
+def _read(reads: Callable[[], Read], tell: Callable[[AiftrainError], None] | None) -> Read | None:
+    """What `reads` gives; None where it fails, and `tell` is told why."""
+    try:
+        return reads()
+    except PermissionError as error:
+        failure: AiftrainError = MachineError(f"cannot read {error.filename}: {error.strerror}")
+    except AiftrainError as error:
+        failure = error
+    if tell is None:
+        raise failure
+    tell(failure)
+    return None
 
 
 def job_of(folder: RunFolder, spec: RunSpec) -> Job | None:

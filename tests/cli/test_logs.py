@@ -77,3 +77,22 @@ def test_following_goes_from_attempt_to_attempt_and_ends_with_the_run(
 def _append(file: Path, text: bytes) -> None:
     with file.open("ab") as stream:
         stream.write(text)
+
+
+def test_a_folder_that_goes_away_meanwhile_is_told(
+    run_folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = RunLock(run_folder.lock)
+    lock.acquire()
+    attempt(run_folder, 1, {0: None}, log="one\n")
+
+    def remove() -> None:
+        until(lambda: "one\n" in capsys.readouterr().out)
+        run_folder.path.rename(tmp_path / "elsewhere")
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    assert main(["logs", str(run_folder.path), "-f"]) == 2
+    remover.join()
+    lock.release()
+    assert "is no run folder" in capsys.readouterr().err

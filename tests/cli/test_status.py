@@ -106,6 +106,21 @@ def test_all_runs_of_a_folder(
     ]
 
 
+def test_a_run_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "second"):
+        folder = RunFolder(Path("runs") / name)
+        folder.write(folder.run_json, small_spec().model_dump_json())
+    Path("runs/first/run.json").write_text("{")
+    assert main(["status", "--json"]) == 0
+    told = capsys.readouterr()
+    assert [run["run"] for run in json.loads(told.out)["runs"]] == ["runs/second"]
+    assert "runs/first/run.json cannot be read as a run" in told.err
+    assert main(["status", "runs/first"]) == 2
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(tmp_path)]) == 2
     assert "no run folder" in capsys.readouterr().err
@@ -153,3 +168,14 @@ def test_who_may_not_read_a_run_is_told_so(foreign: RunFolder) -> None:
     status = as_another("status", str(foreign.path))
     assert (status.returncode, status.stdout) == (1, "")
     assert "run.json: Permission denied" in status.stderr
+
+
+@pytest.mark.parametrize("closed", ["metrics.jsonl", "events.jsonl", "lock", "logs/attempt-001"])
+def test_what_may_not_be_read_of_a_run_is_named(closed: str, foreign: RunFolder) -> None:
+    append_line(foreign.events, {"time": 5.0, "attempt": 1, "event": "saved", "step": 2})
+    (foreign.path / closed).chmod(0o000)
+    for verb in ("status", "logs"):
+        told = as_another(verb, str(foreign.path))
+        assert "Traceback" not in told.stderr
+        assert told.returncode == 0 or f"{closed.split('/')[0]}" in told.stderr
+        assert told.returncode in (0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +43,23 @@ def test_a_run_that_has_ended_says_how(run_folder: RunFolder, capsys: pytest.Cap
     assert capsys.readouterr().out == "stopped early: everything is saved\n"
     assert main(["watch", str(run_folder.path), "--json"]) == 2
     assert "status --json" in capsys.readouterr().err
+
+
+def test_a_folder_that_goes_away_meanwhile_is_told(
+    run_folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = RunLock(run_folder.lock)
+    lock.acquire()
+    attempt(run_folder, 1, {0: None})
+    step(run_folder, 1)
+
+    def remove() -> None:
+        until(lambda: "step 1/20" in capsys.readouterr().out)
+        run_folder.path.rename(tmp_path / "elsewhere")
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    assert main(["watch", str(run_folder.path)]) == 2
+    remover.join()
+    lock.release()
+    assert "is no run folder" in capsys.readouterr().err

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +14,13 @@ import pytest
 from aiftrain.cli.main import main
 from aiftrain.errors import UserError
 from aiftrain.launch.jobs import Job, ask_to_leave, end_now, job_numbers, look_up, newest
+from aiftrain.launch.status import Liveness
 from aiftrain.run.folder import RunFolder, append_line
 from tests.conftest import small_spec
 from tests.rigs.slurm import SlurmRig, missing_packages
 from tests.rigs.training import live_shape
 
+ROOT = Path(__file__).resolve().parents[2]
 MISSING = missing_packages()
 needs_slurm = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
@@ -81,6 +86,31 @@ def test_a_refusal_comes_in_the_words_of_the_scheduler(tmp_path: Path, monkeypat
 
 
 @needs_slurm
+@pytest.mark.skipif(os.getuid() != 0, reason="another user's command needs root")
+def test_a_member_of_the_team_sees_a_job_and_may_not_cancel_it(job: str, run_folder: RunFolder) -> None:
+    """Another user, who may read everything, as the folder here lies in one that only its owner may enter."""
+    status = as_nobody("status", str(run_folder.path), "--json")
+    assert json.loads(status.stdout)["runs"][0]["state"] == "pending", status.stderr
+    for options in ([], ["--now"]):
+        refused = as_nobody("cancel", str(run_folder.path), *options)
+        assert refused.returncode in (1, 2) and "Traceback" not in refused.stderr
+        assert "Access/permission denied" in refused.stderr or "Permission denied" in refused.stderr
+    assert look_up("slurm", [job])[0].state == "pending"
+
+
+def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
+    prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    prefix += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "aiftrain", *words],
+        cwd="/",
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@needs_slurm
 def test_following_the_log_of_a_job_that_was_cancelled_in_the_queue_ends(
     job: str, run_folder: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,10 +129,13 @@ def test_a_slurm_that_does_not_answer(
     conf.write_text("\n".join(lines) + "\n")
     monkeypatch.setenv("SLURM_CONF", str(conf))
     [found] = look_up("slurm", [job])
-    assert found.state == "unknown" and found.detail
+    assert found.state == "unknown" and found.detail.startswith("Slurm does not answer: ")
     assert main(["cancel", str(run_folder.path)]) == 1
     assert f"where job {job}" in capsys.readouterr().err
-    assert main(["status", str(run_folder.path)]) == 0
+    assert main(["status", str(run_folder.path), "--json"]) == 0
+    [run] = json.loads(capsys.readouterr().out)["runs"]
+    assert (run["state"], run["detail"]) == ("unknown", f"of job {job} nothing is known: {found.detail}")
+    assert Liveness(run_folder, run_folder.read_spec())(), "it may run all the same"
 
 
 def test_without_a_scheduler_here_a_job_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,14 +44,18 @@ def _cancel_jobs(folder: RunFolder, spec: RunSpec, *, now: bool) -> list[str]:
         raise MachineError(f"where job {jobs[-1].number} of {folder.path} stands is not known: {jobs[-1].detail}")
     if not active:
         return []
-    if os.access(folder.path, os.W_OK):  # who may not write here is refused by the scheduler, in its own words
-        append_line(folder.jobs, {"cancelled": time.time()})  # before the ranks leave: no job is to follow then
+    _note(folder, time.time())  # before the ranks leave: no job is to follow then
     try:
         return [end_now(launcher, job) if now else ask_to_leave(launcher, job) for job in active]
     except AiftrainError:
-        if os.access(folder.path, os.W_OK):
-            append_line(folder.jobs, {"cancelled": None})
+        _note(folder, None)
         raise
+
+
+def _note(folder: RunFolder, cancelled: float | None) -> None:
+    """Who may not write here may not cancel either, and hears so from the scheduler, in its own words."""
+    if os.access(folder.jobs, os.W_OK):
+        append_line(folder.jobs, {"cancelled": cancelled})
 
 
 def _cancel_here(folder: RunFolder, *, now: bool) -> list[str]:

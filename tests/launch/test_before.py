@@ -23,6 +23,12 @@ from aiftrain.run.machine import Container
 from aiftrain.run.spec import RunSpec
 
 
+@pytest.fixture(autouse=True)
+def _no_slurm_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands may be installed where the tests run, without a Slurm that they could ask."""
+    monkeypatch.setenv("PATH", "")
+
+
 def planned(*overrides: str) -> tuple[RunSpec, LaunchPlan]:
     """The 1B recipe on LUMI, with a container that is there."""
     spec = resolve(["recipe=eu-llm-1b", "factory=lumi", "account=project_465000001", "data.root=/corpus", *overrides])

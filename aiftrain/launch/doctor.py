@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from aiftrain.errors import AiftrainError
+from aiftrain.launch.quota import Room, quotas
+from aiftrain.launch.room import existing
 from aiftrain.plan.here import this_node
 from aiftrain.plan.limits import is_queued
 from aiftrain.plan.memory import CHECKPOINT_BYTES
@@ -112,20 +114,15 @@ def _accelerators(spec: RunSpec) -> Check:
 
 
 def _storage(spec: RunSpec) -> Iterator[Check]:
-    folder = _existing(Path(spec.run_folder))
-    checkpoints = _existing(Path(spec.storage.path)) if spec.storage.path else folder
+    folder = existing(Path(spec.run_folder))
+    checkpoints = existing(Path(spec.storage.path)) if spec.storage.path else folder
     yield _writable("run folder", folder)
     need = CHECKPOINT_BYTES * spec.model.parameters * (spec.storage.keep_last + 1)
     yield _room("checkpoint space", checkpoints, need, "storage.keep_last and storage.path decide what is needed where")
     yield _inodes(checkpoints)
+    yield from (_quota(room, need) for room in quotas(checkpoints))
     yield _room("temporary space", Path(tempfile.gettempdir()), _GIB, "TMPDIR may name another folder")
     yield _lock(RunFolder(spec.run_folder))
-
-
-def _existing(folder: Path) -> Path:
-    """The folder itself, or what is there nearest above it."""
-    folder = folder.absolute()
-    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _writable(name: str, folder: Path) -> Check:
@@ -150,6 +147,14 @@ def _inodes(folder: Path) -> Check:
     if status.f_files == 0 or status.f_favail >= _FEW_INODES:  # 0: this file system does not count them
         return Check("files", "ok", f"{status.f_favail:,} more fit" if status.f_files else "not counted here")
     return Check("files", "warn", f"{status.f_favail:,} more fit at {folder}", "the quota for files is nearly used up")
+
+
+def _quota(room: Room, need: int) -> Check:
+    octets = "" if room.octets is None else f"{room.octets / _GIB:,.1f} GiB"
+    files = "" if room.files is None else f"{room.files:,} files"
+    left = " and ".join(filter(None, [octets, files])) or "no limit"
+    short = (room.octets is not None and room.octets < need) or (room.files is not None and room.files < _FEW_INODES)
+    return Check(room.limit, "warn" if short else "ok", f"{left} left", "make room, or ask the site for more" * short)
 
 
 def _lock(folder: RunFolder) -> Check:

@@ -1,4 +1,4 @@
-"""Jobs that train on a live Slurm: `cancel`, `status` and `logs -f` of them, and what becomes of one that hangs."""
+"""Jobs that train on a live Slurm: `cancel`, `status` and `logs -f` of them; sweeps; a job by hand; a folder that is gone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from aiftrain.cli.main import main
+from aiftrain.run.folder import RunFolder
 from tests.rigs.slurm import SlurmRig, missing_packages
-from tests.rigs.training import Trainings, live_shape, losses, trainings
+from tests.rigs.training import CONF, Trainings, live_shape, losses, trainings
 
 MISSING = missing_packages()
 pytestmark = [
@@ -54,3 +55,33 @@ def test_now_ends_a_job_at_once(on_rig: Trainings) -> None:
     on_rig.until_step(run, 1)
     assert main(["cancel", str(run.path), "--now"]) == 0
     on_rig.finish(run, job, "CANCELLED")
+
+
+def test_jobs_of_a_sweep_train_and_the_same_job_by_hand_waits_and_harms_nothing(
+    on_rig: Trainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in on_rig.overrides("none") if not word.startswith("run_dir=")]
+    words += [f"hydra.searchpath=[{CONF}]", "factory=rig", f"run_dir='{on_rig.folder}/swept-${{optimizer.lr}}'"]
+    assert main(["-m", *words, "nodes=1", "launcher.ranks_per_node=1", "optimizer.lr=0.001,0.002", "--json"]) == 0
+    jobs = {run["job"]: RunFolder(run["run_dir"]) for run in json.loads(capsys.readouterr().out)["runs"]}
+    (first, run), _ = jobs.items()
+    by_hand = on_rig.rig.call("sbatch", "--parsable", "job.sh", cwd=run.path).stdout.strip()
+    on_rig.until_step(run, 1)
+    assert on_rig.rig.job_state(by_hand) == "PENDING" or on_rig.rig.job_state(first) == "COMPLETED"
+    for job, folder in jobs.items():
+        on_rig.finish(folder, job)
+    on_rig.finish(run, by_hand)
+    assert main(["status", *(str(folder.path) for folder in jobs.values()), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["runs"]
+    assert [(status["state"], status["checkpoint"]) for status in found] == [("finished", 20)] * 2
+
+
+def test_a_job_whose_folder_is_gone_ends_at_once(on_rig: Trainings, capsys: pytest.CaptureFixture[str]) -> None:
+    run, job = on_rig.submit("gone", "nodes=1", "launcher.ranks_per_node=1", "launcher.extra=['--hold']")
+    run.path.rename(run.path.with_name("moved"))
+    for verb in ("status", "cancel", "logs", "watch"):
+        assert main([verb, str(run.path)]) == 2
+        assert f"{run.path} is no run folder" in capsys.readouterr().err
+    on_rig.rig.call("scontrol", "release", job)
+    on_rig.finish(run, job, "FAILED")
+    assert not run.path.exists() and not RunFolder(run.path.with_name("moved")).logs.exists()

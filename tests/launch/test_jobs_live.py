@@ -1,4 +1,4 @@
-"""Jobs that train on a live Slurm: `cancel`, `status` and `logs -f` of them; sweeps; a job by hand; a folder that is gone."""
+"""Jobs that train on a live Slurm: `cancel`, `status` and `logs -f` of them; sweeps; a folder that is gone."""
 
 from __future__ import annotations
 

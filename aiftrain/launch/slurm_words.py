@@ -10,7 +10,7 @@ from aiftrain.errors import AiftrainError, MachineError, UserError
 from aiftrain.launch.asking import ask
 
 _PATIENCE = 5  # seconds that a question may take which is asked only to say more
-_PROGRAM = re.compile(r"^\w+: (error: |fatal: )?")
+_PROGRAM = re.compile(r"^(sbatch|srun|squeue|sinfo|scancel|scontrol|sacctmgr|sacct): (error: |fatal: )?")
 _MACHINES_FAULT = (  # as clients of Slurm say it
     *("Unable to contact slurm controller", "Socket timed out", "Connection refused", "authentication", "Munge"),
     *("Unable to process configuration file", "configuration source", "Zero Bytes were transmitted"),

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from aiftrain.data.batches import Batch
 from aiftrain.run.corpus import DataSpec
-from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import Execution, ParallelLayout, make_layout
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
@@ -54,15 +53,13 @@ def aiftrain_steps(model: ModelSpec, compiled: bool) -> Steps:
     """Our engine, on batches with three documents a row."""
     from aiftrain.plan.engine_config import deepspeed_config
     from aiftrain.train.engine import Engine
-    from aiftrain.train.rendezvous import meet
+    from aiftrain.train.rendezvous import join
 
     spec = run_spec(model, compiled)
     layout = make_layout(spec)
     assert isinstance(layout, ParallelLayout)
-    folder = RunFolder(tempfile.mkdtemp())
-    folder.write_json(folder.deepspeed_json, deepspeed_config(spec, layout, "fp32"))
-    device = meet(Rank(), layout, spec.hardware)
-    engine = Engine(spec, Execution(layout=layout, precision="fp32"), folder, device)
+    device = join(Rank(), spec.hardware, torch.distributed.HashStore())  # type: ignore[attr-defined]
+    engine = Engine(spec, Execution(layout=layout, precision="fp32"), deepspeed_config(spec, layout, "fp32"), device)
     batches = (our_batch(step) for step in range(sys.maxsize))
 
     def run(count: int) -> None:

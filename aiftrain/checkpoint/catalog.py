@@ -157,8 +157,8 @@ class Catalog:
             replace_text(folder / MANIFEST, manifest.to_json())
         return checkpoint
 
-    def verify(self, step: int, files: Iterable[str] | None = None) -> list[Fault]:
-        """Read the checkpoint of `step` again, or those of its `files`, and compare with the manifest.
+    def verify(self, step: int) -> list[Fault]:
+        """Read the checkpoint of `step` again, and compare with the manifest.
 
         UserError where `step` has no complete checkpoint.
         """
@@ -166,8 +166,7 @@ class Catalog:
             entry = self.find(step)
         except DamagedError as error:
             return [Fault(MANIFEST, str(error))]
-        wanted = None if files is None else set(files)
-        return check_files(entry.folder, [f for f in entry.manifest.files if wanted is None or f.name in wanted])
+        return check_files(entry.folder, entry.manifest.files)
 
     def set_aside(self, step: int) -> Path:
         """Rename a damaged checkpoint, so that it no longer counts but nothing of it is lost; its new folder."""

@@ -7,9 +7,8 @@ metadata of the file gives the start of each. What else a rank needs is stored u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aiftrain.checkpoint.index import Index, Range
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
-from aiftrain.checkpoint.tensorfile import of_array, read_header, read_into, read_tensor, write_tensors
+from aiftrain.checkpoint.tensorfile import TensorFile, of_array, write_tensors
 from aiftrain.errors import DamagedError
 
 Array = NDArray[np.float32]
 STATES = ("weight", "exp_avg", "exp_avg_sq")
 _FLOAT32 = np.dtype(np.float32)
+_MOST_OPEN = 16  # shards that a reader keeps open; a rank of another layout goes to and fro between a few
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,6 @@ class Fragment:
                 raise ValueError(f"{self.name}: {state} is {array.dtype}{list(array.shape)}, not flat float32")
         if len({array.size for array in self.arrays.values()}) > 1:
             raise ValueError(f"{self.name}: its states differ in length")
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Where elements [start, stop) of a state of a parameter lie on disk."""
-
-    start: int
-    stop: int
-    file: Path
-    offset: int
-
-    def offset_of(self, element: int) -> int:
-        return self.offset + _FLOAT32.itemsize * (element - self.start)
 
 
 def shard_name(rank: int) -> str:
@@ -82,11 +70,24 @@ def write_shard(path: Path, fragments: Iterable[Fragment], extra: dict[str, NDAr
 
 
 class CheckpointReader:
-    """Reads parameters from however many shards there are, into however many ranks there are now."""
+    """Reads parameters from however many shards there are, into however many ranks there are now.
+
+    It reads the header of every shard when it is first asked for something, unless `look_into` or `learn` has told
+    it where to look. A file that it has opened stays open, up to some, until it is closed.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder = folder
         self._manifest = manifest
+        self._known: Index | None = None
+        self._open: dict[str, TensorFile] = {}  # the one used last comes last
+
+    def __enter__(self) -> CheckpointReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -100,65 +101,55 @@ class CheckpointReader:
         """
         if not 0 <= start <= stop <= self._elements(name):
             raise ValueError(f"{name} has {self._elements(name)} elements: there is no range {start} to {stop}")
+        self._check(name, state, start, stop)
         values = np.empty(stop - start, np.float32)
-        for piece, begin, end in self._cover(name, state, start, stop):
-            read_into(piece.file, piece.offset_of(begin), values[begin - start : end - start])
+        for piece, begin, end in self._index.cover(f"{state}/{name}", start, stop):
+            offset = piece.offset + _FLOAT32.itemsize * (begin - piece.start)
+            self._shard(piece.file).read_into(offset, values[begin - start : end - start])
         return values
 
     def extra(self, rank: int) -> dict[str, NDArray[Any]]:
         """The extra arrays that `rank` wrote."""
-        path = self._folder / shard_name(rank)
-        tensors, _ = read_header(path)
-        return {
-            key.removeprefix("extra/"): read_tensor(path, tensor)
-            for key, tensor in tensors.items()
-            if key.startswith("extra/")
-        }
+        shard = self._shard(shard_name(rank))
+        return {key.removeprefix("extra/"): shard.read(key) for key in shard.tensors if key.startswith("extra/")}
 
     def check_complete(self) -> None:
         """DamagedError unless the shards hold all weights, and each other state from end to end or not at all."""
-        states = {state for _, state in self._pieces} | {"weight"}
+        states = {key.partition("/")[0] for key in self._index} | {"weight"}
         for name in self._manifest.shapes:
             for state in states:
-                for _ in self._cover(name, state, 0, self._elements(name)):
-                    pass
+                self._check(name, state, 0, self._elements(name))
 
-    def _cover(self, name: str, state: str, start: int, stop: int) -> Iterator[tuple[_Piece, int, int]]:
-        """Pieces that together hold elements [start, stop) once: each with the range to be taken from it."""
-        position = start
-        for piece in self._pieces.get((name, state), []):
-            if piece.start > position or position == stop:
-                break
-            if piece.stop > position:
-                end = min(piece.stop, stop)
-                yield piece, position, end
-                position = end
-        if position < stop:
-            raise DamagedError(f"{self._folder} lacks {state} of {name} from element {position} on, wanted to {stop}")
+    def look_into(self, files: Iterable[str]) -> Index:
+        """Read the headers of these shards only, and from now on count on no others but what `learn` adds."""
+        self._known = Index()
+        for file in files:
+            self._known.add_shard(self._shard(file))
+        return self._known
+
+    def learn(self, packed: Iterable[bytes], wanted: Mapping[str, Range]) -> None:
+        """Count on what others found when they looked into shards, as far as it is wanted; see `Index.add_packed`."""
+        self._known = Index()
+        for part in packed:
+            self._known.add_packed(part, wanted)
+
+    @property
+    def _index(self) -> Index:
+        return self._known or self.look_into(record.name for record in self._manifest.files)
+
+    def _check(self, name: str, state: str, start: int, stop: int) -> None:
+        reach = self._index.reach(f"{state}/{name}", start, stop)
+        if reach < stop:
+            raise DamagedError(f"{self._folder} lacks {state} of {name} from element {reach} on, wanted to {stop}")
 
     def _elements(self, name: str) -> int:
         if name not in self._manifest.shapes:
             raise DamagedError(f"{self._folder} holds no parameter {name}: it is a checkpoint of another model")
         return prod(self._manifest.shapes[name])
 
-    @cached_property
-    def _pieces(self) -> dict[tuple[str, str], list[_Piece]]:
-        """All pieces by parameter and state, in the order of their starts."""
-        pieces: dict[tuple[str, str], list[_Piece]] = {}
-        for record in self._manifest.files:
-            for name, state, piece in _pieces_of(self._folder / record.name):
-                pieces.setdefault((name, state), []).append(piece)
-        for group in pieces.values():
-            group.sort(key=lambda piece: piece.start)
-        return pieces
-
-
-def _pieces_of(path: Path) -> Iterator[tuple[str, str, _Piece]]:
-    tensors, starts = read_header(path)
-    for key, start_text in starts.items():
-        if key not in tensors or not start_text.isdecimal():
-            raise DamagedError(f"{path} is damaged: its metadata gives {key} the start {start_text!r}")
-        state, _, name = key.partition("/")
-        start = int(start_text)
-        stop = start + prod(tensors[key].shape)
-        yield name.removesuffix(f"@{start}"), state, _Piece(start, stop, path, tensors[key].offset)
+    def _shard(self, file: str) -> TensorFile:
+        shard = self._open.pop(file, None) or TensorFile(self._folder / file)
+        self._open[file] = shard
+        if len(self._open) > _MOST_OPEN:
+            self._open.pop(next(iter(self._open))).close()
+        return shard

@@ -120,21 +120,60 @@ def _write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> FileRecor
     return FileRecord(name=path.name, size=size, sha256=digest.hexdigest())
 
 
-def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
-    """The tensors of a file by key, and its metadata. DamagedError where the file is none or cut short."""
-    with reading(path), path.open("rb") as stream:
-        file_size = os.fstat(stream.fileno()).st_size
-        length = int.from_bytes(stream.read(8), "little")
-        if 8 + length > file_size:
-            raise DamagedError(f"{path} is damaged: a header of {length} bytes in a file of {file_size} bytes")
-        text = stream.read(length)
-    try:
-        entries = json.loads(text)
-        metadata: dict[str, str] = entries.pop("__metadata__", {})
-        tensors = {key: _stored(entry, 8 + length, file_size) for key, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path} is damaged: its header cannot be read ({error!r})") from error
-    return tensors, metadata
+class TensorFile:
+    """One file, open for reading: its tensors by key, and its metadata.
+
+    Plain reads, no memory map: a file that shrinks meanwhile is then an error and not a SIGBUS.
+    Raises DamagedError where the file is missing, no such file, or cut short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with reading(path):
+            self._stream = path.open("rb", buffering=0)
+            self._size = os.fstat(self._stream.fileno()).st_size
+        try:
+            self.tensors, self.metadata = self._header()
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, key: str) -> NDArray[Any]:
+        """All values of one tensor."""
+        stored = self.tensors[key]
+        array = np.empty(stored.shape, stored.dtype)
+        self.read_into(stored.offset, array)
+        return array
+
+    def read_into(self, offset: int, target: NDArray[Any]) -> None:
+        """Fill `target`, a contiguous array, with the bytes from `offset` on."""
+        octets = _octets(target)
+        with reading(self.path):
+            self._stream.seek(offset)
+            while octets:
+                count = self._stream.readinto(octets)
+                if not count:
+                    raise DamagedError(f"{self.path} is damaged: it ends {len(octets)} bytes too early")
+                octets = octets[count:]
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _header(self) -> tuple[dict[str, Stored], dict[str, str]]:
+        begin = np.zeros(8, np.uint8)
+        self.read_into(0, begin[: self._size])
+        length = int.from_bytes(begin.tobytes(), "little")
+        if 8 + length > self._size:
+            raise DamagedError(f"{self.path} is damaged: a header of {length} bytes in a file of {self._size} bytes")
+        text = np.empty(length, np.uint8)
+        self.read_into(8, text)
+        try:
+            entries = json.loads(text.tobytes())
+            metadata: dict[str, str] = entries.pop("__metadata__", {})
+            tensors = {key: _stored(entry, 8 + length, self._size) for key, entry in entries.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedError(f"{self.path} is damaged: its header cannot be read ({error!r})") from error
+        return tensors, metadata
 
 
 def _stored(entry: dict[str, Any], data_start: int, file_size: int) -> Stored:
@@ -143,25 +182,3 @@ def _stored(entry: dict[str, Any], data_start: int, file_size: int) -> Stored:
     if end - begin != prod(shape) * dtype.itemsize or not 0 <= begin <= end <= file_size - data_start:
         raise ValueError(f"bytes {begin} to {end} for {dtype}{shape} in a file of {file_size} bytes")
     return Stored(dtype, shape, data_start + begin)
-
-
-def read_into(path: Path, offset: int, target: NDArray[Any]) -> None:
-    """Fill `target`, a contiguous array, with the bytes of `path` from `offset` on.
-
-    A plain read, not a memory map: a file that shrinks meanwhile is then an error and not a SIGBUS.
-    """
-    with reading(path), path.open("rb", buffering=0) as stream:
-        stream.seek(offset)
-        octets = _octets(target)
-        while octets:
-            count = stream.readinto(octets)
-            if not count:
-                raise DamagedError(f"{path} is damaged: it ends {len(octets)} bytes too early")
-            octets = octets[count:]
-
-
-def read_tensor(path: Path, stored: Stored) -> NDArray[Any]:
-    """All values of one tensor."""
-    array = np.empty(stored.shape, stored.dtype)
-    read_into(path, stored.offset, array)
-    return array

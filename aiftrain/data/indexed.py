@@ -58,14 +58,17 @@ class IndexedTokens:
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
         self.prefix = Path(prefix)
         self._bin, self._index = bin_file(self.prefix), index_file(self.prefix)
-        self.dtype, self.sequences, self.documents = self._read_header()
+        index = _map(self._index)
+        self.dtype, self.sequences, self.documents = self._header(index[: _HEADER.size].tobytes())
         lengths_at = _HEADER.size
         offsets_at = lengths_at + 4 * self.sequences
         documents_at = offsets_at + 8 * self.sequences
-        index = self._map_index(documents_at + 8 * (self.documents + 1))
+        end = documents_at + 8 * (self.documents + 1)
+        if len(index) < end:
+            raise DamagedError(f"{self._index} is cut short: it has {len(index)} bytes and its header tells of {end}")
         self._lengths = index[lengths_at:offsets_at].view("<i4")
         self._offsets = index[offsets_at:documents_at].view("<i8")
-        self._documents = index[documents_at : documents_at + 8 * (self.documents + 1)].view("<i8")
+        self._documents = index[documents_at:end].view("<i8")
         self.tokens = self._map_tokens()
 
     def __len__(self) -> int:
@@ -123,9 +126,8 @@ class IndexedTokens:
         if (np.diff(self._documents) < 0).any():
             raise DamagedError(f"{self._index} is damaged: its documents are out of order")
 
-    def _read_header(self) -> tuple[np.dtype[Any], int, int]:
-        with reading(self._index), self._index.open("rb") as stream:
-            header = stream.read(_HEADER.size)
+    def _header(self, header: bytes) -> tuple[np.dtype[Any], int, int]:
+        """Token type, sequences, documents."""
         if len(header) < _HEADER.size or not header.startswith(_MAGIC):
             raise UserError(f"{self._index} is no Megatron index: it does not begin with {_MAGIC!r}")
         _, version, code, sequences, entries = _HEADER.unpack(header)
@@ -137,24 +139,24 @@ class IndexedTokens:
             raise DamagedError(f"{self._index} is damaged: it has no document index")
         return np.dtype(_TYPES[code]), sequences, entries - 1
 
-    def _map_index(self, needed: int) -> NDArray[np.uint8]:
-        size = self._index.stat().st_size
-        if size < needed:
-            raise DamagedError(f"{self._index} is cut short: it has {size} bytes and its header tells of {needed}")
-        return np.asarray(np.memmap(self._index, dtype=np.uint8, mode="r"))
-
     def _map_tokens(self) -> Tokens:
-        with reading(self._bin):
-            size = self._bin.stat().st_size
+        content = _map(self._bin)
         needed = 0
         if self.sequences:
             needed = int(self._offsets[-1]) + int(self._lengths[-1]) * self.dtype.itemsize
-        if size != needed:
-            raise DamagedError(f"{self._bin} has {size} bytes, but its index {self._index.name} tells of {needed}")
+        if len(content) != needed:
+            told = f"its index {self._index.name} tells of {needed}"
+            raise DamagedError(f"{self._bin} has {len(content)} bytes, but {told}")
         if (int(self._documents[0]), int(self._documents[-1])) != (0, self.sequences):
             raise DamagedError(f"{self._index} is damaged: its documents do not cover its {self.sequences} sequences")
-        with reading(self._bin):
-            return np.asarray(np.memmap(self._bin, self.dtype, "r")) if size else np.empty(0, self.dtype)
+        return content.view(self.dtype)
+
+
+def _map(file: Path) -> NDArray[np.uint8]:
+    """The bytes of a file, mapped into memory. It is opened once; an empty one cannot be mapped."""
+    with reading(file), file.open("rb") as stream:
+        empty = not os.fstat(stream.fileno()).st_size
+        return np.empty(0, np.uint8) if empty else np.asarray(np.memmap(stream, np.uint8, "r"))
 
 
 class IndexedWriter:

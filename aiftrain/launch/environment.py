@@ -43,9 +43,14 @@ def run_environment(spec: RunSpec) -> dict[str, str]:
         "WANDB_MODE": _WANDB_MODE[spec.tracking.wandb],
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",  # a folder aiftrain/ in the working directory is not this package
+        "PYDANTIC_DISABLE_PLUGINS": "__all__",  # to look for some it reads the metadata of every installed package
     }
     if spec.factory.container and spec.factory.container.image and spec.launcher.name != "local":
         variables["PYTHONNOUSERSITE"] = "1"  # packages in a person's home are for another Python than the image's
+    if not spec.train.compile:
+        # DeepSpeed compiles an optimizer that is not used here, as soon as it looks whether it is: that loads torch's
+        # whole compiler on every rank, which is 1.5 s and a fifth of all files that a rank opens (docs/scale.md).
+        variables["TORCHDYNAMO_DISABLE"] = "1"
     if spec.tracking.base_url:
         variables["WANDB_BASE_URL"] = spec.tracking.base_url
     if spec.hardware.is_cpu:

@@ -72,8 +72,8 @@ def read_environment(folder: RunFolder) -> Software:
         raise UserError(f"no start of {folder.path} has said yet what it runs with: {error}") from error
 
 
-def check_software(folder: RunFolder, attempt: int, rank: Rank) -> None:
-    """For the first rank of a node. Rank 0 writes what it runs with; each refuses what a lock does not name.
+def check_software(folder: RunFolder, lock: EnvLock | None, attempt: int, rank: Rank) -> None:
+    """For the first rank of a node. Rank 0 writes what it runs with; each refuses what the run's lock does not name.
 
     UserError with every difference. The code of aiftrain and the locked files are looked at by rank 0 alone.
     """
@@ -81,7 +81,6 @@ def check_software(folder: RunFolder, attempt: int, rank: Rank) -> None:
     now = Software.model_validate(software(code=first))
     if first:
         folder.write_json(folder.environment(attempt), now.model_dump(mode="json"))
-    lock = read_lock(folder)
     if lock is None:
         return
     found = [*differences(lock.software, now), *(changed_files(lock) if first else ())]

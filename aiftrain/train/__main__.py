@@ -1,6 +1,6 @@
 """One rank of a run: `python -m aiftrain.train RUN_FOLDER`, started by a launcher on every device.
 
-It reads run.json and plan.json, meets the other ranks, resumes from the newest checkpoint, and trains.
+It meets the other ranks, hears from rank 0 what the run is, resumes from the newest checkpoint, and trains.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from aiftrain.data.batches import Batch
-from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import Execution, ParallelLayout
 from aiftrain.run.spec import Recompute, RunSpec
 from aiftrain.train import fragments, loss
@@ -26,9 +24,9 @@ from aiftrain.train.stragglers import Stopwatch
 class Engine:
     """Trains one rank's part of a run. Losses are sums over tokens, in nats."""
 
-    def __init__(self, spec: RunSpec, execution: Execution, folder: RunFolder, device: torch.device) -> None:
+    def __init__(self, spec: RunSpec, execution: Execution, config: dict[str, Any], device: torch.device) -> None:
+        """`config` is what DeepSpeed is given: the content of deepspeed.json."""
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        config = json.loads(folder.deepspeed_json.read_text(encoding="utf-8"))
         self.layout = execution.layout
         self.device = device
         self.first_forward = Stopwatch(device)  # of each step: the first micro-batch's forward pass
@@ -86,10 +84,6 @@ class Engine:
                 fragment = fragments.owned_part(fragment, torch.distributed.get_rank(), self.layout.world_size)
             yield fragment
 
-    def resident_fragments(self) -> Iterator[LiveFragment]:
-        """All state that this rank holds, replicas too: what resuming must fill."""
-        return fragments.live_fragments(self._engine)
-
     def shapes(self) -> dict[str, list[int]]:
         """The whole shape of every parameter."""
         return dict(full_shapes(self.model))
@@ -99,7 +93,9 @@ class Engine:
         return fragments.optimizer_step_count(self._engine)
 
     def resumed(self, optimizer_steps: int) -> None:
-        """After `resident_fragments` were filled: make the state consistent."""
+        """After every rank has filled its `fragments`: make the state consistent."""
+        if self.layout.zero_stage == 0:
+            fragments.put_together(self._engine, torch.distributed.get_rank(), self.layout.world_size)
         fragments.set_optimizer_step_count(self._engine, optimizer_steps)
         fragments.publish_weights(self._engine)
 

@@ -56,9 +56,23 @@ def live_fragments(engine: Any) -> Iterator[LiveFragment]:
 
 def owned_part(fragment: LiveFragment, rank: int, world_size: int) -> LiveFragment:
     """This rank's share of a fragment that every rank holds alike (ZeRO stage 0)."""
-    begin, end = (len(fragment) * r // world_size for r in (rank, rank + 1))
+    begin, end = _share(len(fragment), rank, world_size)
     views = {key: view[begin:end] for key, view in fragment.views.items()}
     return LiveFragment(fragment.name, fragment.start + begin, views)
+
+
+@torch.no_grad()
+def put_together(engine: Any, rank: int, world_size: int) -> None:
+    """ZeRO stage 0, after every rank has filled its `owned_part`: all ranks hold the whole.
+
+    Each part is summed with the others' zeros, byte by byte: a sum of floats would make 0.0 of -0.0.
+    """
+    for fragment in live_fragments(engine):
+        begin, end = _share(len(fragment), rank, world_size)
+        for view in fragment.views.values():
+            view[:begin].zero_()
+            view[end:].zero_()
+            torch.distributed.all_reduce(view.view(torch.uint8))
 
 
 def optimizer_step_count(engine: Any) -> int:
@@ -88,6 +102,10 @@ def publish_weights(engine: Any) -> None:
             zero._reassign_or_swap_out_partitioned_parameters(group)
         if zero.persistent_parameters:
             zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
+
+
+def _share(length: int, rank: int, world_size: int) -> tuple[int, int]:
+    return length * rank // world_size, length * (rank + 1) // world_size
 
 
 def _optimizer_states(engine: Any) -> dict[Tensor, dict[str, Tensor]]:

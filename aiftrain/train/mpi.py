@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import Any
 
-from aiftrain.errors import UserError
+from aiftrain.errors import AiftrainError, UserError
 from aiftrain.run.machine import Rendezvous
 from aiftrain.run.rank import Rank
 
@@ -18,9 +18,11 @@ _GET_INTERFACE_ADDRESS = 0x8915  # SIOCGIFADDR of linux/sockios.h
 _BY_HAND = "or set MASTER_ADDR and MASTER_PORT, the same for all ranks, and MPI is not needed"
 
 
-def meeting_point(rank: Rank, rule: Rendezvous) -> tuple[str, int]:
+def meeting_point(rank: Rank, rule: Rendezvous | AiftrainError | None) -> tuple[str, int]:
     """The address and a free port of rank 0, the same on all ranks.
 
+    `rule` says which address that is, or why rank 0 has none to give, which is then raised on every rank; only
+    rank 0's counts.
     MPI is left again at once: mpiexec takes a rank that dies while it is in MPI, or leaves it unfinished, for a
     failure of MPI. Raises UserError where mpi4py is missing, or speaks another MPI than mpiexec does.
     """
@@ -33,8 +35,10 @@ def meeting_point(rank: Rank, rule: Rendezvous) -> tuple[str, int]:
             f"{world.Get_size()}: mpi4py and mpiexec are of different MPIs. Use the mpiexec of {library}, "
             f"load the site's mpi4py, {_BY_HAND}"
         )
-    point: tuple[str, int] = world.bcast(_own(rank, rule) if rank.rank == 0 else None)
+    point: tuple[str, int] | AiftrainError = world.bcast(_own(rank, rule) if rank.rank == 0 else None)
     mpi.Finalize()
+    if isinstance(point, AiftrainError):
+        raise point
     return point
 
 
@@ -48,8 +52,14 @@ def address(rule: Rendezvous) -> str:
     return host
 
 
-def _own(rank: Rank, rule: Rendezvous) -> tuple[str, int]:
-    own = "127.0.0.1" if rank.local_size == rank.world_size else address(rule)
+def _own(rank: Rank, rule: Rendezvous | AiftrainError | None) -> tuple[str, int] | AiftrainError:
+    if isinstance(rule, AiftrainError):
+        return rule
+    assert rule is not None, "rank 0 has read it"
+    try:
+        own = "127.0.0.1" if rank.local_size == rank.world_size else address(rule)
+    except UserError as error:
+        return error
     with socket.socket() as probe:
         probe.bind(("", 0))
         return own, probe.getsockname()[1]

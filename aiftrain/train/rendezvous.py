@@ -4,79 +4,87 @@ from __future__ import annotations
 
 import os
 import socket
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import deepspeed
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
 
-from aiftrain.errors import MachineError, UserError
+from aiftrain.errors import AiftrainError, MachineError, UserError
 from aiftrain.run.layout import ParallelLayout
-from aiftrain.run.machine import Hardware, Rendezvous
+from aiftrain.run.machine import Hardware
 from aiftrain.run.rank import MPI_LAUNCHERS, Rank
+from aiftrain.train.briefing import Briefing, hear, tell
 from aiftrain.train.mpi import meeting_point
-
-if TYPE_CHECKING:
-    from torch._C._distributed_c10d import Store  # torch.distributed has it too, but does not tell type checkers
 
 T = TypeVar("T")
 
-_HOST_NAME = Rendezvous()
 TIMEOUT = timedelta(minutes=10)  # a collective that waits longer has lost a rank
 _LONGER = timedelta(minutes=1)  # than rank 0 waits for the others, so that they hear from it who did not come
 
 
-def meet(
-    rank: Rank,
-    layout: ParallelLayout,
-    hardware: Hardware,
-    rule: Rendezvous = _HOST_NAME,
-    first: Callable[[Store], None] | None = None,
-) -> torch.device:
-    """Join the process group and give the device that this rank owns.
+def meet(rank: Rank, read: Callable[[], Briefing]) -> tuple[Briefing, Store]:
+    """Find the other ranks. Gives what rank 0 has read, and the store over which ranks send each other messages.
 
-    `rule` says which address of rank 0's node the others use, where the launcher named none in MASTER_ADDR. `first`
-    is what there is to do as soon as ranks can send each other messages, before the process group is made.
+    `read` is called on rank 0 alone; where it fails, its error is raised on every rank.
     Raises UserError where the world that came up is not the planned one, before anything is allocated.
     """
-    if rank.world_size != layout.world_size:
-        raise UserError(_other_world(rank, layout))
-    _complete_environment(rank, rule)
+    outcome = _outcome(rank, read) if rank.rank == 0 else None
+    if rank.world_size == 1 and isinstance(outcome, AiftrainError):
+        raise outcome  # nobody else to tell: no port is taken
+    _find_rank_0(rank, outcome)
     store = connect(rank)
-    if first is not None:
-        first(store)
-    device = _device(rank, hardware)
-    # An extension for inference that DeepSpeed would compile at every first start on a CPU: a machine without a
-    # compiler fails there, and a start killed meanwhile leaves a lock that all later ones wait for.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(
-        dist_backend="gloo" if hardware.is_cpu else "nccl",
-        auto_mpi_discovery=False,
-        verbose=False,
-        timeout=TIMEOUT,
-    )
-    return device
+    briefing = hear(store, rank.world_size - 1) if outcome is None else tell(store, outcome)
+    _check_world(rank, briefing.execution.layout)
+    return briefing, store
 
 
 def connect(rank: Rank, *, again: bool = False) -> Store:
     """A connection to the store at which the ranks meet: torchrun's, or the one that rank 0 opens here.
 
-    torch opens no second one for the process group in the same process. `again`: rank 0 has opened it before.
-    Raises MachineError where rank 0 cannot open it, or does not answer.
+    `again`: rank 0 has opened it before. Raises MachineError where rank 0 cannot open it, or does not answer.
     """
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     opens = rank.rank == 0 and not again and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
-        return dist.TCPStore(  # type: ignore[attr-defined]
-            host, port, is_master=opens, timeout=TIMEOUT + _LONGER, wait_for_workers=False, multi_tenant=True
+        store: Store = dist.TCPStore(  # type: ignore[attr-defined]
+            host, port, is_master=opens, timeout=TIMEOUT + _LONGER, wait_for_workers=False
         )
+        return store
     except dist.DistError as error:
         reason = str(error).partition("\n")[0]
         if opens:
             raise MachineError(f"rank 0 cannot open port {port} for the other ranks: {reason}") from error
-        raise MachineError(f"rank 0 does not answer at {host}, port {port}: {reason}") from error
+        raise MachineError(f"waited in vain for another rank: 0 at {host}, port {port}: {reason}") from error
+
+
+def join(rank: Rank, hardware: Hardware, store: Store) -> torch.device:
+    """Take the device that this rank owns, and make the process group over `store`."""
+    device = _device(rank, hardware)
+    os.environ |= {  # DeepSpeed reads these names, whoever the launcher is
+        "RANK": str(rank.rank),
+        "WORLD_SIZE": str(rank.world_size),
+        "LOCAL_RANK": str(rank.local_rank),
+        "LOCAL_WORLD_SIZE": str(rank.local_size),
+    }
+    # Without this, DeepSpeed asks of each of its extensions whether it could be compiled here: it runs a compiler on
+    # every rank, and would build one for inference on a CPU, where a start killed meanwhile leaves a lock behind.
+    deepspeed.ops.__compatible_ops__ = {}
+    backend = "gloo" if hardware.is_cpu else "nccl"
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=rank.rank,
+        world_size=rank.world_size,
+        timeout=TIMEOUT,
+        device_id=device if device.type == "cuda" and rank.world_size > 1 else None,
+    )
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=TIMEOUT)
+    return device
 
 
 def part() -> None:
@@ -107,6 +115,14 @@ def gather(value: T) -> list[T]:
     return values
 
 
+def from_first(action: Callable[[], T]) -> T:
+    """What rank 0 gets by doing something, on all ranks. Unlike `gather`, it is sent once to each."""
+    values: list[Any] = [action() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(values)
+    value: T = values[0]
+    return value
+
+
 def _device(rank: Rank, hardware: Hardware) -> torch.device:
     if hardware.is_cpu:
         return torch.device("cpu")
@@ -116,6 +132,24 @@ def _device(rank: Rank, hardware: Hardware) -> torch.device:
     device = torch.device("cuda", rank.local_rank % visible)
     torch.cuda.set_device(device)
     return device
+
+
+def _outcome(rank: Rank, read: Callable[[], Briefing]) -> Briefing | AiftrainError:
+    """What the other ranks are to be told: what was read, or why there is nothing to begin with."""
+    try:
+        briefing = read()
+        _check_world(rank, briefing.execution.layout)
+        return briefing
+    except AiftrainError as error:
+        return error
+    except Exception as error:  # a fault of ours: the others must not wait for a rank that is gone
+        traceback.print_exc()
+        return MachineError(f"{type(error).__name__}: {error}")
+
+
+def _check_world(rank: Rank, layout: ParallelLayout) -> None:
+    if rank.world_size != layout.world_size:
+        raise UserError(_other_world(rank, layout))
 
 
 def _other_world(rank: Rank, layout: ParallelLayout) -> str:
@@ -131,16 +165,11 @@ def _other_world(rank: Rank, layout: ParallelLayout) -> str:
     return f"{plan}, but {rank.launcher} started {rank.world_size}: {ways}"
 
 
-def _complete_environment(rank: Rank, rule: Rendezvous) -> None:
-    """DeepSpeed and torch read these names, whoever the launcher is."""
+def _find_rank_0(rank: Rank, outcome: Briefing | AiftrainError | None) -> None:
+    """See to it that MASTER_ADDR and MASTER_PORT say where the ranks come together. `outcome` is rank 0's."""
     if "MASTER_ADDR" not in os.environ and rank.launcher in MPI_LAUNCHERS:
+        rule = outcome.spec.factory.rendezvous if isinstance(outcome, Briefing) else outcome
         host, port = meeting_point(rank, rule)
         os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29500")
-    os.environ |= {
-        "RANK": str(rank.rank),
-        "WORLD_SIZE": str(rank.world_size),
-        "LOCAL_RANK": str(rank.local_rank),
-        "LOCAL_WORLD_SIZE": str(rank.local_size),
-    }

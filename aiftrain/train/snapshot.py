@@ -16,13 +16,15 @@ import torch
 
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
-from aiftrain.checkpoint.shards import Fragment, shard_name, write_shard
+from aiftrain.checkpoint.shards import CheckpointReader, Fragment, shard_name, write_shard
+from aiftrain.checkpoint.verify import check_files
 from aiftrain.errors import AiftrainError, UserError
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
 from aiftrain.train.engine import Engine
+from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.randomness import random_states, restore_random_states
-from aiftrain.train.rendezvous import gather
+from aiftrain.train.rendezvous import from_first, gather
 from aiftrain.train.tracking import Tracker
 from aiftrain.train.versions import library_versions
 
@@ -49,32 +51,29 @@ class Checkpoints:
     def save(self, engine: Engine, state: TrainState, sources: dict[str, int]) -> None:
         """Make `state` a checkpoint. On return it is complete; where it cannot be, every rank gets the error."""
         started = time.monotonic()
-        self._on_first(lambda: self.catalog.begin(state.step))
+        _on_first(lambda: self.catalog.begin(state.step))
         shard = self.catalog.step_folder(state.step) / shard_name(self.rank.rank)
         records = _together(lambda: write_shard(shard, _readable(engine), random_states()))
-        manifest = self._manifest(engine, state, sources, records)
-        self._on_first(lambda: self.catalog.commit(manifest))
-        seconds = round(time.monotonic() - started, 3)
-        self.tracker.event("saved", step=state.step, bytes=manifest.size, seconds=seconds)
+        _on_first(lambda: self._commit(engine, state, sources, records))
+        size, seconds = sum(record.size for record in records), round(time.monotonic() - started, 3)
+        self.tracker.event("saved", step=state.step, bytes=size, seconds=seconds)
         self._retain()
 
     def resume(self, engine: Engine) -> TrainState:
         """Fill the engine from the newest checkpoint that verifies; a fresh state where nothing was ever saved."""
-        self._on_first(self.catalog.remove_incomplete)
+        _on_first(self.catalog.remove_incomplete)
         while True:
-            entry = _together(self.catalog.latest)[0]
+            entry = _on_first(self.catalog.latest)
             if entry is None:
                 return TrainState()
             faults = self._verify(entry)
             if not faults:
                 return self._load(engine, entry)
             self.tracker.event("damaged", step=entry.step, message="; ".join(faults))
-            self._on_first(partial(self.catalog.set_aside, entry.step))
+            _on_first(partial(self.catalog.set_aside, entry.step))
 
-    def _manifest(
-        self, engine: Engine, state: TrainState, sources: dict[str, int], records: list[FileRecord]
-    ) -> Manifest:
-        return Manifest(
+    def _commit(self, engine: Engine, state: TrainState, sources: dict[str, int], records: list[FileRecord]) -> None:
+        manifest = Manifest(
             step=state.step,
             optimizer_step=engine.optimizer_steps,
             tokens=state.tokens,
@@ -88,39 +87,53 @@ class Checkpoints:
             shapes=engine.shapes(),
             files=records,
         )
+        self.catalog.commit(manifest)
 
     def _retain(self) -> None:
         storage = self.spec.storage
-        removed = self._on_first(lambda: self.catalog.retain(storage.keep_last, storage.keep_every))
-        for step in removed or []:
+        for step in _on_first(lambda: self.catalog.retain(storage.keep_last, storage.keep_every)):
             self.tracker.event("removed", step=step)
 
     def _verify(self, entry: Checkpoint) -> list[str]:
         """What is wrong with a checkpoint; each rank reads its share of the files."""
-        names = [record.name for record in entry.manifest.files]
-        mine = names[self.rank.rank :: self.rank.world_size]
-        faults = _together(lambda: [str(fault) for fault in self.catalog.verify(entry.step, files=mine)])
+        mine = self._share(entry.manifest.files)
+        faults = _together(lambda: [str(fault) for fault in check_files(entry.folder, mine)])
         return [fault for of_rank in faults for fault in of_rank]
 
     def _load(self, engine: Engine, entry: Checkpoint) -> TrainState:
         refuse_other_run(self.spec, entry)
-        _together(lambda: self._fill(engine, entry))
+        with entry.reader() as reader:
+            wanted = list(engine.fragments())
+            self._find(reader, entry.manifest, wanted)
+            _together(lambda: self._fill(reader, entry.manifest, wanted))
         engine.resumed(entry.manifest.optimizer_step)
         self.tracker.event("resume", step=entry.step)
         return TrainState(entry.manifest.step, entry.manifest.tokens)
 
-    def _fill(self, engine: Engine, entry: Checkpoint) -> None:
-        reader = entry.reader()
-        for fragment in engine.resident_fragments():
+    def _find(self, reader: CheckpointReader, manifest: Manifest, wanted: list[LiveFragment]) -> None:
+        """Have `reader` know where the shards hold what this rank wants.
+
+        In the layout that saved it, that is in the rank's own shard. In another one the ranks look into their share
+        of the shards and tell each other: nobody opens them all.
+        """
+        ranges = {f"{state}/{f.name}": (f.start, f.start + len(f)) for f in wanted for state in f.views}
+        own = [file.name for file in manifest.files if file.name == shard_name(self.rank.rank)]
+        if all(_together(lambda: reader.look_into(own).holds(ranges))):
+            return
+        share = self._share([file.name for file in manifest.files])
+        reader.learn(_together(lambda: reader.look_into(share).pack()), ranges)
+
+    def _fill(self, reader: CheckpointReader, manifest: Manifest, wanted: list[LiveFragment]) -> None:
+        for fragment in wanted:
             for state, view in fragment.views.items():
                 values = reader.read(fragment.name, state, fragment.start, fragment.start + len(fragment))
                 view.copy_(torch.from_numpy(values))
-        if self.rank.world_size == entry.manifest.world_size:
+        if self.rank.world_size == manifest.world_size:
             restore_random_states(reader.extra(self.rank.rank))
 
-    def _on_first(self, action: Callable[[], T]) -> T | None:
-        """Do something on rank 0 only; its error is everybody's."""
-        return _together(lambda: action() if self.rank.rank == 0 else None)[0]
+    def _share(self, of_all: list[T]) -> list[T]:
+        """What falls to this rank of something that the ranks share out."""
+        return of_all[self.rank.rank :: self.rank.world_size]
 
 
 def refuse_other_run(spec: RunSpec, entry: Checkpoint) -> None:
@@ -140,15 +153,25 @@ def _readable(engine: Engine) -> Iterator[Fragment]:
         yield Fragment(fragment.name, fragment.start, arrays)
 
 
+def _on_first(action: Callable[[], T]) -> T:
+    """Do something on rank 0 only; its result and its error are everybody's."""
+    outcome = from_first(lambda: _outcome(action))
+    if isinstance(outcome, AiftrainError):
+        raise outcome
+    return outcome
+
+
 def _together(action: Callable[[], T]) -> list[T]:
     """Do something on every rank; all results, in order of rank. Where a rank fails, all get the first error."""
-    result: T | AiftrainError
-    try:
-        result = action()
-    except AiftrainError as error:
-        result = error
-    results = gather(result)
-    for outcome in results:
+    outcomes = gather(_outcome(action))
+    for outcome in outcomes:
         if isinstance(outcome, AiftrainError):
             raise outcome
-    return [outcome for outcome in results if not isinstance(outcome, AiftrainError)]
+    return [outcome for outcome in outcomes if not isinstance(outcome, AiftrainError)]
+
+
+def _outcome(action: Callable[[], T]) -> T | AiftrainError:
+    try:
+        return action()
+    except AiftrainError as error:
+        return error

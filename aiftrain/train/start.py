@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
-
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.data.batches import Batches
-from aiftrain.data.prepare import PreparedCorpus
+from aiftrain.data.corpus import PreparedCorpus
 from aiftrain.errors import MachineError, UserError
 from aiftrain.run.attempts import refuse_loop
 from aiftrain.run.env_lock import check_software
 from aiftrain.run.folder import RunFolder
-from aiftrain.run.layout import Execution
 from aiftrain.run.lock import HANDOVER, PATIENCE, RunLock
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
 from aiftrain.train import stragglers
+from aiftrain.train.briefing import Briefing
 from aiftrain.train.engine import Engine
 from aiftrain.train.loop import Trainer
 from aiftrain.train.measure import matmul_flops
 from aiftrain.train.preflight.check import Preflight
 from aiftrain.train.process import RankProcess, StopRequest
 from aiftrain.train.randomness import seed_everything
-from aiftrain.train.rendezvous import agree, meet
+from aiftrain.train.rendezvous import agree, join, meet
 from aiftrain.train.snapshot import Checkpoints, TrainState
 from aiftrain.train.tracking import Tracker
 from aiftrain.train.watchdog import Watchdog
@@ -30,17 +28,14 @@ from aiftrain.train.watchdog import Watchdog
 
 def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tuple[Trainer, TrainState]:
     """Meet the other ranks, build the engine, resume. Gives the trainer and where it begins."""
-    if rank.local_rank == 0:
-        check_software(folder, attempt, rank)
-    spec = folder.read_spec()
-    execution = Execution.model_validate(json.loads(folder.plan_json.read_text(encoding="utf-8"))["execution"])
-    corpus = PreparedCorpus.model_validate_json(folder.data_json.read_text(encoding="utf-8"))
     lock = RunLock(folder.lock)
-    if rank.rank == 0:
-        _take(lock, spec)
-        refuse_loop(folder, spec.launcher, attempt)
+    briefing, store = meet(rank, lambda: _begin(folder, attempt, rank, lock))
+    spec, execution = briefing.spec, briefing.execution
+    if rank.local_rank == 0 and rank.rank > 0:
+        check_software(folder, briefing.env_lock, attempt, rank)
     preflight = Preflight(spec, execution.layout, folder, attempt, rank)
-    device = meet(rank, execution.layout, spec.hardware, spec.factory.rendezvous, preflight.look)
+    preflight.look(store)
+    device = join(rank, spec.hardware, store)
     seed_everything(spec.seed, rank.rank, spec.train.deterministic)
     tracker = Tracker(folder, spec, rank, attempt)
     own = matmul_flops(device, execution.precision) if spec.train.measure_matmul else None
@@ -54,7 +49,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         matmul_tflops=measured and measured / 1e12,
         parameters=spec.model.parameters,
     )
-    engine = Engine(spec, execution, folder, device)
+    engine = Engine(spec, execution, briefing.deepspeed, device)
     catalog = Catalog.of_run(folder, spec)
     checkpoints = Checkpoints(spec, catalog, rank, tracker)
     trainer = Trainer(
@@ -63,7 +58,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         rank=rank,
         device=device,
         engine=engine,
-        batches=_batches(spec, corpus),
+        batches=_batches(spec, briefing.corpus),
         checkpoints=checkpoints,
         tracker=tracker,
         stop=stop,
@@ -73,6 +68,15 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         watchdog=Watchdog(spec.train.hang_minutes * 60, RankProcess(folder, attempt, rank), tracker),
     )
     return trainer, checkpoints.resume(engine)
+
+
+def _begin(folder: RunFolder, attempt: int, rank: Rank, lock: RunLock) -> Briefing:
+    """What rank 0 does for all: look into the run folder, and make sure that nobody else is at work there."""
+    briefing = Briefing.read(folder)
+    check_software(folder, briefing.env_lock, attempt, rank)
+    _take(lock, briefing.spec)
+    refuse_loop(folder, briefing.spec.launcher, attempt)
+    return briefing
 
 
 def _take(lock: RunLock, spec: RunSpec) -> None:

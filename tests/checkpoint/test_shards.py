@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from aiftrain.checkpoint.index import Range
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
 from aiftrain.checkpoint.shards import STATES, CheckpointReader, Fragment, shard_name, write_shard
 from aiftrain.errors import DamagedError, MachineError
@@ -29,6 +30,15 @@ def manifest_of(files: list[FileRecord]) -> Manifest:
         step=1, optimizer_step=1, tokens=1, sources={}, time=0.0, attempt=1, world_size=len(files), run_digest="x",
         identity={}, versions={}, shapes=SHAPES, files=files,
     )  # fmt: skip
+
+
+def share_out(folder: Path, files: list[FileRecord], ranks: int, wanted: dict[str, Range]) -> CheckpointReader:
+    """A reader that looked into no shard itself: others did, and packed up what they saw."""
+    names = [file.name for file in files]
+    packed = [CheckpointReader(folder, manifest_of(files)).look_into(names[r::ranks]).pack() for r in range(ranks)]
+    reader = CheckpointReader(folder, manifest_of(files))
+    reader.learn(packed, wanted)
+    return reader
 
 
 @st.composite
@@ -58,6 +68,8 @@ def test_any_range_reads_back_from_any_cut(ranks: list[list[tuple[str, int, int]
         for (name, state), values in truth.items():
             start, stop = sorted(data.draw(st.tuples(*[st.integers(0, values.size)] * 2)))
             assert np.array_equal(reader.read(name, state, start, stop), values[start:stop])
+            told = share_out(Path(folder), files, 3, {f"{state}/{name}": (start, stop)})
+            assert np.array_equal(told.read(name, state, start, stop), values[start:stop])
         assert [int(reader.extra(rank)["rank"]) for rank in range(len(ranks))] == list(range(len(ranks)))
 
 
@@ -72,6 +84,32 @@ def test_three_ranks_write_two_ranks_read(tmp_path: Path) -> None:
     assert readers[0].shapes["embed.weight"] == (7, 4)
     halves = [readers[0].read("embed.weight", "weight", 0, 14), readers[1].read("embed.weight", "weight", 14, 28)]
     assert np.array_equal(np.concatenate(halves), values)
+
+
+def test_own_shard_is_enough_or_not(tmp_path: Path) -> None:
+    values = np.arange(28, dtype=np.float32)
+    files = [
+        write_shard(tmp_path / shard_name(rank), [Fragment("embed.weight", a, {"weight": values[a : a + 14]})], {})
+        for rank, a in enumerate((0, 14))
+    ]
+    with CheckpointReader(tmp_path, manifest_of(files)) as reader:
+        index = reader.look_into([shard_name(1)])
+        (tmp_path / shard_name(0)).unlink()
+        assert index.holds({"weight/embed.weight": (14, 28)}) and not index.holds({"weight/embed.weight": (13, 28)})
+        assert not index.holds({"exp_avg/embed.weight": (14, 28)}) and index.holds({"exp_avg/embed.weight": (5, 5)})
+        assert np.array_equal(reader.read("embed.weight", "weight", 14, 28), values[14:])
+        with pytest.raises(DamagedError, match=r"lacks weight of embed\.weight from element 3 on, wanted to 20"):
+            reader.read("embed.weight", "weight", 3, 20)
+
+
+def test_a_reader_keeps_few_shards_open(tmp_path: Path) -> None:
+    fragments = [Fragment("embed.weight", i, {"weight": np.full(1, i, np.float32)}) for i in range(28)]
+    files = [write_shard(tmp_path / shard_name(i), [fragment], {}) for i, fragment in enumerate(fragments)]
+    with CheckpointReader(tmp_path, manifest_of(files)) as reader:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        assert reader.read("embed.weight", "weight", 0, 28).tolist() == list(range(28))
+        assert 0 < len(list(Path("/proc/self/fd").iterdir())) - before <= 16
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_the_safetensors_library_reads_a_shard(tmp_path: Path) -> None:
@@ -141,7 +179,7 @@ def test_a_shard_cut_short_is_told(tmp_path: Path) -> None:
         reader.read("norm.weight", "weight", 0, 4)
     path.unlink()
     with pytest.raises(DamagedError, match=f"{shard_name(0)} is missing"):
-        reader.read("norm.weight", "weight", 0, 4)
+        CheckpointReader(tmp_path, manifest_of([record])).read("norm.weight", "weight", 0, 4)
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def test_deepspeed_is_told_that_there_is_no_gpu() -> None:
     assert "DS_ACCELERATOR" not in run_environment(small_spec(hardware=gpu))
 
 
+def test_the_compiler_is_loaded_only_where_it_is_used() -> None:
+    spec = small_spec()
+    compiled = spec.model_copy(update={"train": spec.train.model_copy(update={"compile": True})})
+    assert run_environment(spec)["TORCHDYNAMO_DISABLE"] == "1"
+    assert "TORCHDYNAMO_DISABLE" not in run_environment(compiled)
+
+
 def test_ranks_import_this_package_from_any_folder(tmp_path: Path) -> None:
     (tmp_path / "aiftrain").mkdir()
     (tmp_path / "aiftrain" / "__init__.py").write_text("raise SystemExit('the wrong package')")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -13,22 +12,22 @@ import torch
 from torch import Tensor
 
 from aiftrain.run.folder import RunFolder
-from aiftrain.run.layout import Execution
 from aiftrain.run.rank import read_rank
 from aiftrain.run.spec import RunSpec
+from aiftrain.train.briefing import Briefing
 from aiftrain.train.engine import Engine
 from aiftrain.train.process import RankProcess
-from aiftrain.train.rendezvous import meet, part
+from aiftrain.train.rendezvous import join, meet, part
 
 
 def main(arguments: list[str]) -> int:
     """Leave held-RANK.json in the run folder: {"weights", "gradients", "optimizer"} in bytes."""
     folder = RunFolder(arguments[0])
-    spec = folder.read_spec()
-    execution = Execution.model_validate(json.loads(folder.plan_json.read_text(encoding="utf-8"))["execution"])
     rank = read_rank(os.environ)
     RankProcess(folder, int(os.environ["AIFTRAIN_ATTEMPT"]), rank).begin()
-    engine = Engine(spec, execution, folder, meet(rank, execution.layout, spec.hardware))
+    briefing, store = meet(rank, lambda: Briefing.read(folder))
+    spec, execution = briefing.spec, briefing.execution
+    engine = Engine(spec, execution, briefing.deepspeed, join(rank, spec.hardware, store))
     held = _held(engine._engine, spec, execution.layout.accumulation)
     folder.write_json(folder.path / f"held-{rank.rank}.json", held)
     part()

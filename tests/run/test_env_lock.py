@@ -67,10 +67,15 @@ def test_the_digest_changes_with_the_code(tmp_path: Path, monkeypatch: pytest.Mo
     assert code_digest() != before
 
 
+def check(folder: RunFolder, number: int) -> None:
+    """As rank `number` of two nodes does, with the lock that rank 0 reads."""
+    check_software(folder, read_lock(folder), 1, rank(number))
+
+
 def test_without_a_lock_nothing_is_refused_and_rank_0_says_what_it_runs_with(run_folder: RunFolder) -> None:
-    check_software(run_folder, 1, rank(1))
+    check(run_folder, 1)
     assert not run_folder.environment(1).exists()
-    check_software(run_folder, 1, rank(0))
+    check(run_folder, 0)
     assert read_environment(run_folder) == found()
     assert found().python == platform.python_version() and found().packages["numpy"]
 
@@ -78,7 +83,7 @@ def test_without_a_lock_nothing_is_refused_and_rank_0_says_what_it_runs_with(run
 def test_what_is_locked_runs(run_folder: RunFolder) -> None:
     lock(run_folder, found())
     for number in (0, 1):
-        check_software(run_folder, 1, rank(number))
+        check(run_folder, number)
 
 
 def test_every_difference_is_named(run_folder: RunFolder) -> None:
@@ -88,7 +93,7 @@ def test_every_difference_is_named(run_folder: RunFolder) -> None:
     build = now.torch | {"cuda": "12.9"}
     lock(run_folder, now.model_copy(update={"python": "3.11.0", "packages": packages, "torch": build}))
     with pytest.raises(UserError) as refusal:
-        check_software(run_folder, 1, rank(1))
+        check(run_folder, 1)
     for line in (
         f"python: locked 3.11.0, here {now.python}",
         f"numpy: locked 1.0, here {now.packages['numpy']}",
@@ -107,11 +112,11 @@ def test_changed_code_and_files_are_found_by_rank_0_alone(run_folder: RunFolder,
     same = LockedFile(path=str(image), bytes=status.st_size, modified=status.st_mtime, sha256="")
     unseen = same.model_copy(update={"path": "/not/to/be/seen/here"})
     lock(run_folder, found(), image=same, other=unseen)
-    check_software(run_folder, 1, rank(0))
+    check(run_folder, 0)
     lock(run_folder, found().model_copy(update={"code": "other"}), image=same.model_copy(update={"bytes": 4}))
-    check_software(run_folder, 1, rank(1))
+    check(run_folder, 1)
     with pytest.raises(UserError) as refusal:
-        check_software(run_folder, 1, rank(0))
+        check(run_folder, 0)
     assert "its code has changed" in str(refusal.value)
     assert f"image: {image} is no longer the file that was locked" in str(refusal.value)
 
@@ -119,7 +124,7 @@ def test_changed_code_and_files_are_found_by_rank_0_alone(run_folder: RunFolder,
 def test_many_differences_are_counted(run_folder: RunFolder) -> None:
     lock(run_folder, found().model_copy(update={"packages": {}}))
     with pytest.raises(UserError, match=f"and {len(found().packages) - 12} more"):
-        check_software(run_folder, 1, rank(0))
+        check(run_folder, 0)
 
 
 def test_a_lock_that_is_none_is_said(run_folder: RunFolder) -> None:

@@ -16,7 +16,7 @@ from aiftrain.errors import MachineError, UserError
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.machine import Hardware, Rendezvous
 from aiftrain.run.rank import MPI_LAUNCHERS, Rank
-from aiftrain.train.mpi import meeting_point
+from aiftrain.train.mpi import library_of, meeting_point
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store  # torch.distributed has it too, but does not tell type checkers
@@ -133,9 +133,14 @@ def _other_world(rank: Rank, layout: ParallelLayout) -> str:
 
 def _complete_environment(rank: Rank, rule: Rendezvous) -> None:
     """DeepSpeed and torch read these names, whoever the launcher is."""
-    if "MASTER_ADDR" not in os.environ and rank.launcher in MPI_LAUNCHERS:
+    if "MASTER_ADDR" not in os.environ and library_of(rank):
         host, port = meeting_point(rank, rule)
         os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
+    if "MASTER_ADDR" not in os.environ and rank.world_size > 1:
+        raise UserError(
+            f"{rank.launcher} started {rank.world_size} ranks and nothing says where they meet: use srun --mpi=... "
+            "with an mpi4py of that MPI (srun --mpi=list), launcher=slurm, or set MASTER_ADDR and MASTER_PORT"
+        )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29500")
     os.environ |= {

@@ -3,7 +3,9 @@
 # Reads AIFTRAIN_*; by hand, in a run folder, AIFTRAIN_RANKS is enough.
 set -euo pipefail
 : "${AIFTRAIN_RUN:=$PWD}" "${AIFTRAIN_WORKDIR:=$PWD}" "${AIFTRAIN_RANKS:?how many ranks there are to be}"
-: "${AIFTRAIN_RANKS_PER_NODE:=$AIFTRAIN_RANKS}"
+hosts=("$(hostname)")
+if [[ -n ${AIFTRAIN_HOSTFILE-} ]]; then mapfile -t hosts < <(awk 'NF && !/^#/ { print $1 }' "$AIFTRAIN_HOSTFILE"); fi
+: "${hosts[0]:?"$AIFTRAIN_HOSTFILE names no host"}" "${AIFTRAIN_RANKS_PER_NODE:=$((AIFTRAIN_RANKS / ${#hosts[@]}))}"
 shopt -s nullglob
 attempts=("$AIFTRAIN_RUN"/logs/attempt-[0-9]*)
 last=0
@@ -12,10 +14,9 @@ if ((${#attempts[@]})); then last=${attempts[-1]##*-}; fi
 if ((OMP_NUM_THREADS < 1)); then OMP_NUM_THREADS=1; fi
 logs=$AIFTRAIN_RUN/logs/attempt-$(printf '%03d' "$AIFTRAIN_ATTEMPT")
 mkdir -p -- "$logs"
-declare -a program runner hosts=("$(hostname)")
+declare -a program runner
 eval "program=(${AIFTRAIN_PROGRAM:-python3}) runner=(${AIFTRAIN_DEEPSPEED:-deepspeed})" # lists in shell quotes
-if [[ -n ${AIFTRAIN_HOSTFILE-} ]]; then mapfile -t hosts < <(awk 'NF && !/^#/ { print $1 }' "$AIFTRAIN_HOSTFILE"); fi
-printf "%s slots=$AIFTRAIN_RANKS_PER_NODE\n" "${hosts[@]:?$AIFTRAIN_HOSTFILE names no host}" >"$logs/hostfile"
+printf "%s slots=$AIFTRAIN_RANKS_PER_NODE\n" "${hosts[@]}" >"$logs/hostfile"
 # ssh brings no variables along, and DeepSpeed passes only some on, badly quoted: each rank reads them from a file.
 {
     echo '#!/bin/bash'
@@ -32,8 +33,25 @@ while [[ -z ${MASTER_PORT-} ]] && taken; do ((port += 1)); done
 options=("--hostfile=$logs/hostfile" "--master_port=$port" --no_ssh_check --no_python --no_local_rank)
 if ((${#hosts[@]} == 1)) && [[ ${hosts[0]} =~ ^(localhost|127\..*|"$(hostname)")$ ]]; then
     options+=("--master_addr=${MASTER_ADDR:-127.0.0.1}" "$logs/rank.sh")
-else # the remote shell reads the path once more, and pdsh its per cent signs
-    path=$(printf '%q' "$logs/rank.sh")
+else # the remote shell reads paths once more, and pdsh their per cent signs
+    path=$(printf '%q' "$logs/rank.sh") python=$(printf '%q' "$(type -P "${runner[0]}")")
+    # A node that does not answer, or lacks something, would keep the others waiting for it.
+    reach() {
+        local code=0
+        ssh -n -o BatchMode=yes -o ConnectTimeout=15 "$1" "[ -x $path ] || exit 3; [ -x $python ] || exit 4" || code=$?
+        case $code in
+            0) return ;;
+            3) echo "$1 does not see $logs: the run folder has to lie on a file system of all nodes" ;;
+            4) echo "$1 has no $python, which starts its ranks: it has to be there under that name" ;;
+            *) echo "$1 does not answer to ssh without a password; launcher=slurm and launcher=mpi need no ssh in a job" ;;
+        esac >&2
+        return 1
+    }
+    for host in "${hosts[@]}"; do reach "$host" & done
+    for _ in "${hosts[@]}"; do wait -n || lost=1; done
+    if [[ ${lost-} ]]; then exit 1; fi
+    # Without a terminal there, ranks would outlive a launcher that is killed here.
+    export PDSH_SSH_ARGS_APPEND="-tt -o BatchMode=yes -o ConnectTimeout=15 ${PDSH_SSH_ARGS_APPEND-}"
     options+=("--master_addr=${MASTER_ADDR:-${hosts[0]}}" --launcher=pdsh --force_multi "${path//%/%%}")
     for name in "${!PYTHON@}" "${!NCCL@}" "${!UCX@}" "${!MLFLOW@}" "${!MV2@}"; do unset "$name"; done # it would pass these
 fi

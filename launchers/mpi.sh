@@ -4,8 +4,10 @@
 # elsewhere AIFTRAIN_HOSTFILE names them, one a line.
 set -euo pipefail
 : "${AIFTRAIN_RUN:=$PWD}" "${AIFTRAIN_WORKDIR:=$PWD}" "${AIFTRAIN_RANKS:?how many ranks there are to be}"
-: "${AIFTRAIN_RANKS_PER_NODE:=$AIFTRAIN_RANKS}"
 cd -- "$AIFTRAIN_WORKDIR"
+hosts=()
+if [[ -n ${AIFTRAIN_HOSTFILE-} ]]; then mapfile -t hosts < <(awk 'NF && !/^#/ { print $1 }' "$AIFTRAIN_HOSTFILE"); fi
+: "${AIFTRAIN_RANKS_PER_NODE:=$((AIFTRAIN_RANKS / (${#hosts[@]} ? ${#hosts[@]} : ${SLURM_JOB_NUM_NODES:-1})))}"
 shopt -s nullglob
 attempts=("$AIFTRAIN_RUN"/logs/attempt-[0-9]*)
 last=0
@@ -15,23 +17,31 @@ if ((OMP_NUM_THREADS < 1)); then OMP_NUM_THREADS=1; fi
 logs=$AIFTRAIN_RUN/logs/attempt-$(printf '%03d' "$AIFTRAIN_ATTEMPT")
 mkdir -p -- "$logs"
 export AIFTRAIN_ATTEMPT OMP_NUM_THREADS
-declare -a mpiexec program hosts=() options=(-n "$AIFTRAIN_RANKS")
+declare -a mpiexec program options=(-n "$AIFTRAIN_RANKS")
 eval "mpiexec=(${AIFTRAIN_MPIEXEC:-mpiexec}) program=(${AIFTRAIN_PROGRAM:-python3})" # lists in shell quotes
-if [[ -n ${AIFTRAIN_HOSTFILE-} ]]; then mapfile -t hosts < <(awk 'NF && !/^#/ { print $1 }' "$AIFTRAIN_HOSTFILE"); fi
+named() { printf '%s\n' "${hosts[@]/%/${1-}}" | paste -sd,; } # a,b or, with an ending, a:2,b:2
 case $("${mpiexec[@]}" --version 2>&1) in
     *'Open MPI'* | *OpenRTE*)
         options+=(--map-by "ppr:$AIFTRAIN_RANKS_PER_NODE:node:oversubscribe" --bind-to none)
-        if ((${#hosts[@]})); then options+=(--host "$(printf '%s\n' "${hosts[@]/%/:$AIFTRAIN_RANKS_PER_NODE}" | paste -sd,)"); fi
+        if ((${#hosts[@]})); then options+=(--host "$(named ":$AIFTRAIN_RANKS_PER_NODE")"); fi
         # The others take no variables along to other nodes only if told so; Open MPI only if told which.
         for name in ${AIFTRAIN_PASS-} "${!AIFTRAIN_@}" OMP_NUM_THREADS; do
             if [[ -v $name ]]; then options+=(-x "$name"); fi
         done
         if ((EUID == 0)); then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi # as this script does
         ;;
-    'slurm '*) options+=("--ntasks-per-node=$AIFTRAIN_RANKS_PER_NODE" --kill-on-bad-exit=1) ;;
+    slurm*) # Debian's is slurm-wlm
+        options+=("--nodes=$((AIFTRAIN_RANKS / AIFTRAIN_RANKS_PER_NODE))" "--ntasks-per-node=$AIFTRAIN_RANKS_PER_NODE")
+        options+=(--kill-on-bad-exit=1)
+        if ((${#hosts[@]})); then options+=("--nodelist=$(named)"); fi
+        ;;
     *)
         options+=(-ppn "$AIFTRAIN_RANKS_PER_NODE")
-        if ((${#hosts[@]})); then options+=(-hosts "$(printf '%s\n' "${hosts[@]}" | paste -sd,)"); fi
+        if ((${#hosts[@]})); then options+=(-hosts "$(named)"); fi
+        # Intel MPI would bind each rank to its share of the cores, whichever its device is near to, and older ones take
+        # ranks a node from the job alone.
+        if [[ -z ${!I_MPI_PIN*} ]]; then export I_MPI_PIN=off; fi
+        export I_MPI_JOB_RESPECT_PROCESS_PLACEMENT="${I_MPI_JOB_RESPECT_PROCESS_PLACEMENT:-off}"
         ;;
 esac
 asked=

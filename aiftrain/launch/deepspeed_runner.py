@@ -3,7 +3,8 @@
 What launchers/deepspeed.sh guards against, as of DeepSpeed 0.19: variables that are not passed on, or badly quoted;
 names of folders and arguments that a remote shell reads again; the first address of `hostname -I` as the meeting
 point, and one port for everyone; a host file that is not there, or names another machine, taken for "this machine";
-a signal that ends the runner and leaves the ranks; a launcher that a signal killed, taken for a success.
+a node that does not answer, or lacks Python or the run folder, for which the others wait; a signal, or the death of the
+runner, that leaves ranks behind; a launcher that a signal killed, taken for a success.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def check_deepspeed(spec: RunSpec, layout: ParallelLayout, environ: Mapping[str,
     """UserError where the nodes are not said, or pdsh and ssh are needed and missing."""
     hostfile = spec.launcher.hostfile
     if layout.nodes > 1 and not hostfile:
-        raise UserError(f"nodes={layout.nodes}: say which, with launcher.hostfile=<a file with one name a line>")
+        raise UserError(
+            f"nodes={layout.nodes}: say which, with launcher.hostfile=<a file with one name a line>. DeepSpeed reaches "
+            "them over ssh; inside a job launcher=mpi, and from a login node launcher=slurm, need neither"
+        )
     check_hosts(spec, layout, environ)
     if hostfile is None or read_hosts(Path(hostfile)) in ([socket.gethostname()], ["localhost"]):
         return

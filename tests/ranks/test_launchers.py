@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,35 +13,30 @@ import pytest
 
 from aiftrain.run.folder import RunFolder
 from tests.ranks.conftest import TINY, losses
-
-WHEEL = str(Path(sys.executable).with_name("mpiexec"))
-MPICH_LIBRARY = Path("/usr/lib/x86_64-linux-gnu/libmpich.so.12")
-COMMANDS = (WHEEL, "mpiexec.openmpi", "mpiexec.hydra")
+from tests.rigs.mpi import INSTALL, INSTALL_INTEL, INTEL, MPIEXECS, NAMES, OPENMPI, is_missing, library_path
 
 pytestmark = [
     pytest.mark.ranks,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not all(map(shutil.which, COMMANDS)),
-        reason="apt-get install openmpi-bin mpich; python -m pip install openmpi mpi4py",
-    ),
+    pytest.mark.skipif(is_missing(*MPIEXECS[:3]), reason=INSTALL),
+    pytest.mark.skipif(is_missing(INTEL), reason=INSTALL_INTEL),
 ]
 
 
-def start(tmp_path: Path, name: str, ranks: int, *overrides: str) -> tuple[RunFolder, subprocess.Popen[str]]:
+def start(
+    tmp_path: Path, name: str, ranks: int, *overrides: str, command: str = OPENMPI
+) -> tuple[RunFolder, subprocess.Popen[str]]:
     """`python -m aiftrain` with the tiny recipe, in a folder of its own with a name to quote."""
     folder = RunFolder(tmp_path / f"{name} mit $HOME")
-    (tmp_path / "libmpi.so.12").unlink(missing_ok=True)
-    (tmp_path / "libmpi.so.12").symlink_to(MPICH_LIBRARY)  # Debian calls it otherwise than mpi4py's wheel does
-    given = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
+    given = os.environ | library_path(command, tmp_path)
     own = [f'run_dir="{folder.path}"', f"launcher.ranks_per_node={ranks}", "train.micro_batch=1", *overrides]
     words = [sys.executable, "-m", "aiftrain", *TINY, *own]
     process = subprocess.Popen(words, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return folder, process
 
 
-def trained(tmp_path: Path, name: str, ranks: int, *overrides: str) -> dict[int, float]:
-    folder, process = start(tmp_path, name, ranks, *overrides)
+def trained(tmp_path: Path, name: str, ranks: int, *overrides: str, command: str = OPENMPI) -> dict[int, float]:
+    folder, process = start(tmp_path, name, ranks, *overrides, command=command)
     screen, _ = process.communicate(timeout=200)
     assert process.returncode == 0, screen
     return losses(folder)
@@ -52,8 +46,8 @@ def trained(tmp_path: Path, name: str, ranks: int, *overrides: str) -> dict[int,
 def test_every_launcher_gives_the_losses_of_launcher_local(ranks: int, tmp_path: Path) -> None:
     local = trained(tmp_path, "local", ranks, "launcher=local")
     others = {
-        command: trained(tmp_path, Path(command).name, ranks, "launcher=mpi", f"launcher.mpiexec={command}")
-        for command in COMMANDS
+        name: trained(tmp_path, name, ranks, "launcher=mpi", f"launcher.mpiexec={command}", command=command)
+        for name, command in zip(NAMES, MPIEXECS, strict=True)
     }
     others["deepspeed"] = trained(tmp_path, "deepspeed", ranks, "launcher=deepspeed")
     assert len(local) == 20

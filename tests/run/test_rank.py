@@ -24,6 +24,7 @@ MPICH = {"PMI_RANK": "5", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1", "MPI_LOCALNRA
 CRAY = {"PMI_RANK": "5", "PMI_SIZE": "8", "PMI_LOCAL_RANK": "1", "PMI_LOCAL_SIZE": "4"}
 PALS = {**CRAY, "PALS_RANKID": "5", "PALS_LOCAL_RANKID": "1", "PALS_LOCAL_SIZE": "4", "PALS_NODEID": "1"}
 PMI2 = {"PMI_RANK": "5", "PMI_SIZE": "8", "PMI_JOBID": "77.0"}  # of srun --mpi=pmi2
+SHASTA = {"PALS_RANKID": "5", "PALS_NODEID": "1", "PALS_APID": "77.0"}  # of srun --mpi=cray_shasta
 BATCH_STEP = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0", "SLURM_TASKS_PER_NODE": "4(x2)"}
 
 
@@ -71,9 +72,10 @@ def test_torchrun_under_mpiexec_wins() -> None:
     assert read_rank(outer | TORCHRUN).launcher == "torchrun"
 
 
-def test_srun_with_pmi2_is_slurm() -> None:
-    """PMI says nothing about the node there."""
-    assert read_rank(SLURM_STEP | PMI2) == Rank(5, 8, 1, 4, "slurm")
+@pytest.mark.parametrize("plugin", [PMI2, SHASTA], ids=["pmi2", "cray_shasta"])
+def test_srun_that_speaks_of_mpi_is_slurm(plugin: dict[str, str]) -> None:
+    """PMI and PALS say nothing about the node there."""
+    assert read_rank(SLURM_STEP | plugin) == Rank(5, 8, 1, 4, "slurm")
 
 
 @pytest.mark.parametrize("environ", [TORCHRUN, DEEPSPEED, SLURM, OPENMPI, MPICH, CRAY, PALS])

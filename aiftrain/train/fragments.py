@@ -117,7 +117,7 @@ def _optimizer_states(engine: Any) -> dict[Tensor, dict[str, Tensor]]:
 def _filled(states: dict[Tensor, dict[str, Tensor]], master: Tensor) -> dict[str, Tensor]:
     state = states[master]
     if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32)
+        state["step"] = torch.zeros((), dtype=torch.float32, device=master.device)  # fused AdamW wants it there
         for key in STATES:
             state[key] = torch.zeros_like(master.data)
     return state

@@ -117,7 +117,10 @@ def test_image_and_packed_environment_are_hashed(tmp_path: Path) -> None:
         files(spec)
 
 
-def test_an_image_that_changed_since_is_refused_before_the_queue(tmp_path: Path) -> None:
+def test_an_image_that_changed_since_is_refused_before_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")  # no Slurm to ask
     image, folder = tmp_path / "image.sif", RunFolder(tmp_path / "run")
     image.touch()
     words = ["recipe=eu-llm-1b", "factory=lumi", "account=project_465000001", "data.root=/corpus"]

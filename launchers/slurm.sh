@@ -38,7 +38,7 @@ now() { squeue --noheader --jobs="$SLURM_JOB_ID" --Format=State,TimeLeft,Restart
 told() { # by Slurm to end: at the end of the wall time the ranks may be killed before they have left
     local left=
     read -r _ left _ < <(now) || true
-    if [[ $left == 0:00 && $AIFTRAIN_CHAIN != none ]]; then again '' && exit 75; fi
+    if [[ $left =~ ^(0:00|INVALID)$ && $AIFTRAIN_CHAIN != none ]]; then again '' && exit 75; fi # INVALID: less than none
 }
 read -r _ _ restarts < <(now) || restarts=${SLURM_RESTART_COUNT:-0}
 following=

@@ -32,6 +32,7 @@ from aiftrain.run.spec import RunSpec
 
 Next = Literal["here", "queue", "end", "wait"]
 
+_NONE_LEFT = ("0:00", "INVALID")  # squeue has no words for less than nothing
 _WORTHWHILE = 60  # seconds of training without which ranks are not started once more before the wall time
 _DEFECTS = ("uncorrectable",)  # what CUDA and HIP say of memory and links that are broken
 
@@ -45,7 +46,7 @@ class JobNow:
 
     began: str
     state: str = "forgotten"
-    time_left: str = "INVALID"
+    time_left: str = ""
     restarts: str = ""
 
     @property
@@ -59,8 +60,8 @@ class JobNow:
 
     @property
     def goes_on(self) -> bool:
-        """Neither cancelled nor ended by someone. A job at the end of its wall time is no longer `running`."""
-        return self.state == "RUNNING" or self.time_left == "0:00"
+        """Neither cancelled nor ended by someone. At the end of its wall time a job is no longer `running`."""
+        return self.state == "RUNNING" or self.time_left in _NONE_LEFT
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ def test_what_the_ranks_said_decides(code: int, next_: str, run: RunFolder) -> N
         (JobNow("0", "RUNNING", "UNLIMITED", "0"), "here"),
         (JobNow("0", "RUNNING", "5:59", "0"), "queue"),  # no more than a minute before ranks are told to leave
         (JobNow("0", "COMPLETING", "0:00", "0"), "queue"),  # the wall
+        (JobNow("0", "COMPLETING", "INVALID", "0"), "queue"),  # and a second after it
         (JobNow("0", "COMPLETING", "1:00:00", "0"), "end"),  # cancelled
         (JobNow("0", "PENDING", "2:00:00", "1"), "wait"),  # started anew, and this script is of before
         (JobNow("0"), "wait"),

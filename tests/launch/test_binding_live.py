@@ -21,8 +21,12 @@ pytestmark = [
     pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
     pytest.mark.skipif(os.getuid() != 0, reason="nodes in namespaces of their own need root"),
 ]
-# Stands for the Python of the ranks: each task notes the cores that Slurm gives its step, and its place.
-TASK = '#!/bin/bash\nscontrol show step "$SLURM_JOB_ID.$SLURM_STEP_ID" >"{folder}/task-$SLURM_PROCID"\n'
+# Stands for the Python of the ranks: each task notes the cores that Slurm gives its step, and its place. After them it
+# says that all is done.
+TASK = """#!/bin/bash
+if [[ $2 != aiftrain.train ]]; then echo 0 end; exit; fi
+scontrol show step "$SLURM_JOB_ID.$SLURM_STEP_ID" >"{folder}/task-$SLURM_PROCID"
+"""
 
 
 # Cores, threads a core and partition of a node, from the sites' documentation as tests/rigs/sites has it.
@@ -62,5 +66,6 @@ def job(site: str, gpus: int, python: Path, folder: Path) -> Path:
     words = [f"factory={site}", "account=anaccount", "nodes=2", f"launcher.python={python}", "factory.container=null"]
     spec = resolve(["recipe=smoke", "train.micro_batch=1", f"train.global_batch={2 * gpus}", *words])
     run = RunFolder(folder / "run")
+    run.write(run.run_json, spec.model_dump_json())
     run.write(run.job_sh, render(spec, make_plan(spec, to_launch=True).execution.layout, run))
     return run.job_sh

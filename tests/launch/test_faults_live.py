@@ -21,7 +21,9 @@ pytestmark = [
     pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
     pytest.mark.skipif(os.getuid() != 0, reason="nodes in namespaces of their own need root"),
 ]
-TWO_NODES = ["nodes=2", "launcher.ranks_per_node=1"]
+STEPS = 150  # a few seconds: time to strike while they are made
+LONG = [f"train.steps={STEPS}", "train.evaluate_every=0"]
+TWO_NODES = ["nodes=2", "launcher.ranks_per_node=1", *LONG]
 RESTART_SECONDS = 45  # from a rank's death to the next step, beyond what Slurm itself takes
 
 
@@ -34,7 +36,7 @@ def on_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
 
 @pytest.fixture(scope="module")
 def undisturbed(on_rig: Trainings) -> dict[int, float]:
-    return losses(on_rig.here("undisturbed"))
+    return losses(on_rig.here("undisturbed", *LONG))
 
 
 def nodes_of(run: RunFolder, attempt: int, rank: str = "rank-*") -> set[str]:
@@ -55,7 +57,7 @@ def test_a_killed_rank_is_started_again_at_once_and_a_node_that_loses_it_twice_i
 ) -> None:
     run, job = on_rig.submit("killed rank", *TWO_NODES, f"launcher.bad_nodes='{on_rig.folder}/bad nodes.txt'")
     died = 0.0
-    for attempt, step in ((1, 6), (2, 11)):
+    for attempt, step in ((1, 20), (2, 40)):
         on_rig.until_step(run, step, attempt)
         os.kill(processes_of(run, attempt)[1], signal.SIGKILL)
         died = time.time() if attempt == 1 else died
@@ -107,7 +109,7 @@ def _strike(on_rig: Trainings, run: RunFolder, job: str, fault: str, rank: int) 
     if fault == "kill_slurmd":  # ranks that were not stopped would be at the end before Slurm misses it
         on_rig.rig.call("scancel", "--signal=STOP", f"{job}.0")
     getattr(on_rig.rig, fault)(node)
-    assert max(losses(run)) < 20, "the run was over before the fault"
+    assert max(losses(run)) < STEPS, "the run was over before the fault"
     return str(node)
 
 
@@ -138,4 +140,4 @@ def test_at_the_end_of_the_wall_time_the_run_goes_on_by_itself(
     run, job = alone
     on_rig.finish(run, job, "FAILED")
     assert on_rig.rig.job_exit_code(job) == 75, output(run)
-    assert max(losses(run)) < 20
+    assert max(losses(run)) < STEPS

@@ -53,13 +53,15 @@ def aiftrain_steps(model: ModelSpec, compiled: bool) -> Steps:
     """Our engine, on batches with three documents a row."""
     from aiftrain.plan.engine_config import deepspeed_config
     from aiftrain.train.engine import Engine
+    from aiftrain.train.mesh import ALONE
     from aiftrain.train.rendezvous import join
 
     spec = run_spec(model, compiled)
     layout = make_layout(spec)
     assert isinstance(layout, ParallelLayout)
     device = join(Rank(), spec.hardware, torch.distributed.HashStore())  # type: ignore[attr-defined]
-    engine = Engine(spec, Execution(layout=layout, precision="fp32"), deepspeed_config(spec, layout, "fp32"), device)
+    execution = Execution(layout=layout, precision="fp32")
+    engine = Engine(spec, execution, deepspeed_config(spec, layout, "fp32"), device, ALONE)
     batches = (our_batch(step) for step in range(sys.maxsize))
 
     def run(count: int) -> None:

@@ -137,7 +137,10 @@ def _write_group(path: Path, group: list[Weight], reader: CheckpointReader) -> N
 
 
 def _load(reader: CheckpointReader, weight: Weight) -> Array:
-    return reader.read(weight.source, "weight", weight.start, weight.stop).reshape(weight.shape)
+    values = reader.read(weight.source, "weight", weight.start, weight.stop)
+    if weight.turned:
+        return np.ascontiguousarray(values.reshape(weight.shape[::-1]).T)
+    return values.reshape(weight.shape)
 
 
 def _write_texts(out: Path, spec: RunSpec, checkpoint: Checkpoint, corpus: PreparedCorpus) -> None:

@@ -32,12 +32,16 @@ _EXPORTED = {
 
 @dataclass(frozen=True)
 class Weight:
-    """A Hugging Face weight: `shape` elements of our flattened parameter `source`, from element `start` on."""
+    """A Hugging Face weight: `shape` elements of our flattened parameter `source`, from element `start` on.
+
+    `turned`: ours is stored as [in, out], theirs as [out, in].
+    """
 
     key: str
     source: str
     shape: tuple[int, ...]
     start: int = 0
+    turned: bool = False
 
     @property
     def stop(self) -> int:
@@ -79,14 +83,15 @@ def _attention(model: ModelSpec, theirs: str, ours: str) -> Iterator[Weight]:
     if model.qk_norm:
         for name, source in {"q_norm": "query_norm", "k_norm": "key_norm"}.items():
             yield Weight(f"{theirs}.self_attn.{name}.weight", f"{ours}.attention.{source}.weight", (model.head_size,))
-    yield Weight(f"{theirs}.self_attn.o_proj.weight", f"{ours}.attention.output.weight", (hidden, model.query_size))
+    output = f"{ours}.attention.output.weight"
+    yield Weight(f"{theirs}.self_attn.o_proj.weight", output, (hidden, model.query_size), turned=True)
     yield Weight(f"{theirs}.post_attention_layernorm.weight", f"{ours}.mlp_norm.weight", (hidden,))
 
 
 def _mlp(model: ModelSpec, theirs: str, ours: str) -> Iterator[Weight]:
     hidden, inner = model.hidden_size, model.intermediate_size
     yield from _stacked(theirs, f"{ours}.gate_up.weight", {"gate_proj": inner, "up_proj": inner}, hidden)
-    yield Weight(f"{theirs}.down_proj.weight", f"{ours}.down.weight", (hidden, inner))
+    yield Weight(f"{theirs}.down_proj.weight", f"{ours}.down.weight", (hidden, inner), turned=True)
 
 
 def _experts(model: ModelSpec, moe: MoeSpec, theirs: str, ours: str) -> Iterator[Weight]:
@@ -95,7 +100,7 @@ def _experts(model: ModelSpec, moe: MoeSpec, theirs: str, ours: str) -> Iterator
     for expert in range(moe.num_experts):
         name, place = f"{theirs}.experts.{expert}", expert * inner * hidden
         yield from _stacked(name, f"{ours}.up", {"gate_proj": inner, "up_proj": inner}, hidden, start=2 * place)
-        yield Weight(f"{name}.down_proj.weight", f"{ours}.down", (hidden, inner), place)
+        yield Weight(f"{name}.down_proj.weight", f"{ours}.down", (hidden, inner), place, turned=True)
 
 
 def _stacked(theirs: str, source: str, rows: dict[str, int], columns: int, start: int = 0) -> Iterator[Weight]:

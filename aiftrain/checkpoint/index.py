@@ -53,11 +53,10 @@ class Index:
         rows = [[key, p.start, p.stop, p.file, p.offset] for key, pieces in self._pieces.items() for p in pieces]
         return zlib.compress(json.dumps(rows, separators=(",", ":")).encode())
 
-    def add_packed(self, packed: bytes, wanted: Mapping[str, Range]) -> None:
-        """Take in what another process has packed, as far as it reaches into the range that is wanted of its key."""
+    def add_packed(self, packed: bytes, wanted: Mapping[str, list[Range]]) -> None:
+        """Take in what another process has packed, as far as it reaches into a range that is wanted of its key."""
         for key, start, stop, file, offset in json.loads(zlib.decompress(packed)):
-            first, last = wanted.get(key, (0, 0))
-            if start < last and stop > first:
+            if any(start < last and stop > first for first, last in wanted.get(key, ())):
                 self._add(key, Piece(start, stop, file, offset))
 
     def cover(self, key: str, start: int, stop: int) -> Iterator[tuple[Piece, int, int]]:
@@ -78,9 +77,9 @@ class Index:
         """`stop` where the pieces hold all elements [start, stop), else the first element that they lack."""
         return max((end for _, _, end in self.cover(key, start, stop)), default=start)
 
-    def holds(self, ranges: Mapping[str, Range]) -> bool:
+    def holds(self, ranges: Mapping[str, list[Range]]) -> bool:
         """Whether there are pieces for the whole of each range."""
-        return all(self.reach(key, start, stop) == stop for key, (start, stop) in ranges.items())
+        return all(self.reach(key, start, stop) == stop for key, of_key in ranges.items() for start, stop in of_key)
 
     def _add(self, key: str, piece: Piece) -> None:
         insort(self._pieces.setdefault(key, []), piece, key=lambda other: other.start)

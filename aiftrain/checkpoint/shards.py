@@ -127,7 +127,7 @@ class CheckpointReader:
             self._known.add_shard(self._shard(file))
         return self._known
 
-    def learn(self, packed: Iterable[bytes], wanted: Mapping[str, Range]) -> None:
+    def learn(self, packed: Iterable[bytes], wanted: Mapping[str, list[Range]]) -> None:
         """Count on what others found when they looked into shards, as far as it is wanted; see `Index.add_packed`."""
         self._known = Index()
         for part in packed:

@@ -21,7 +21,8 @@ def uses_autocast(spec: RunSpec, precision: Precision, stage: int) -> bool:
 def deepspeed_config(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> dict[str, Any]:
     """The configuration for `deepspeed.initialize`. The optimizer is ours (fused AdamW), so it has no section."""
     config: dict[str, Any] = {
-        "train_batch_size": layout.global_batch,
+        # DeepSpeed counts what each of its data-parallel ranks gets; ranks that share a sequence are such ranks.
+        "train_batch_size": layout.sharers * layout.micro_batch * layout.accumulation,
         "train_micro_batch_size_per_gpu": layout.micro_batch,
         "gradient_accumulation_steps": layout.accumulation,
         # Without ZeRO our engine clips, because DeepSpeed would not tell the norm.

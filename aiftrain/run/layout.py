@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from aiftrain.errors import Problem
 from aiftrain.run.base import Strict
-from aiftrain.run.spec import Precision, Recompute, RunSpec
+from aiftrain.run.spec import ParallelSpec, Precision, Recompute, RunSpec
+
+
+class Place(NamedTuple):
+    """Where a rank stands on each axis. Neighbours on the first axis have neighbouring ranks, on the last the remotest:
+    tensor parallelism talks most, inside a node; a pipeline least."""
+
+    tensor: int
+    sequence: int
+    data: int
+    pipeline: int
 
 
 class ParallelLayout(Strict):
@@ -35,6 +47,18 @@ class ParallelLayout(Strict):
     def global_batch(self) -> int:
         return self.data_parallel * self.micro_batch * self.accumulation
 
+    @property
+    def sharers(self) -> int:
+        """Ranks that DeepSpeed takes for data-parallel: those that share out a batch, by sequences or inside them."""
+        return self.data_parallel * self.context_parallel
+
+    def place(self, rank: int) -> Place:
+        """Where `rank` stands."""
+        rest, tensor = divmod(rank, self.tensor_parallel)
+        rest, sequence = divmod(rest, self.context_parallel)
+        pipeline, data = divmod(rest, self.data_parallel)
+        return Place(tensor, sequence, data, pipeline)
+
 
 def ranks_per_node(spec: RunSpec) -> int:
     """Ranks on one node: what the launcher was told, or one a device."""
@@ -43,25 +67,41 @@ def ranks_per_node(spec: RunSpec) -> int:
 
 def make_layout(spec: RunSpec) -> ParallelLayout | Problem:
     """The layout of a run, or why there is none."""
+    strategy, micro = spec.parallelism, spec.train.micro_batch
     world = spec.nodes * ranks_per_node(spec)
-    micro = spec.train.micro_batch
-    per_pass = world * micro
+    one_model = strategy.tensor * strategy.pipeline * strategy.sequence
+    if world % one_model:
+        return _cannot_divide(strategy, world, one_model)
+    sharers = world // one_model
+    per_pass = sharers * micro
     if spec.train.global_batch % per_pass:
         return Problem(
             "train.global_batch",
-            f"{spec.train.global_batch} sequences cannot be shared by {world} ranks of {micro} sequences each",
-            _batch_advice(spec.train.global_batch, world, micro),
+            f"{spec.train.global_batch} sequences cannot be shared by {sharers} ranks of {micro} sequences each",
+            _batch_advice(spec.train.global_batch, sharers, micro),
         )
     return ParallelLayout(
         nodes=spec.nodes,
         ranks_per_node=ranks_per_node(spec),
         world_size=world,
-        data_parallel=world,
-        zero_stage=spec.parallelism.stage,
+        data_parallel=sharers,
+        tensor_parallel=strategy.tensor,
+        pipeline_parallel=strategy.pipeline,
+        context_parallel=strategy.sequence,
+        expert_parallel=strategy.expert,
+        zero_stage=strategy.stage,
         micro_batch=micro,
         accumulation=spec.train.global_batch // per_pass,
         recompute=spec.train.recompute,
     )
+
+
+def _cannot_divide(strategy: ParallelSpec, world: int, one_model: int) -> Problem:
+    """The axes multiply to more ranks than there are, or to no part of them."""
+    axes = {"tensor": strategy.tensor, "pipeline": strategy.pipeline, "sequence": strategy.sequence}
+    product = " x ".join(f"{name} {size}" for name, size in axes.items() if size > 1)
+    found = f"{product} needs {one_model} ranks for one model, and {world} ranks are no multiple of that"
+    return Problem("parallelism", found, f"nodes and parallelism.* such that {one_model} divides the number of ranks")
 
 
 def _batch_advice(batch: int, world: int, micro: int) -> str:

@@ -42,6 +42,10 @@ class ParallelSpec(Strict):
 
     name: str
     zero_stage: int | None = Field(0, ge=0, le=3)
+    tensor: int = Field(1, ge=1)  # ranks that share out each matrix
+    pipeline: int = Field(1, ge=1)  # ranks that share out the layers
+    sequence: int = Field(1, ge=1)  # ranks that share out each sequence
+    expert: int = Field(1, ge=1)  # of the data-parallel ranks, those that share out the experts
     bucket_millions: float = Field(50.0, gt=0)  # elements reduced or gathered at one time, in millions
 
     @property

@@ -16,18 +16,22 @@ from aiftrain.data.batches import Batch
 from aiftrain.run.layout import Execution, ParallelLayout
 from aiftrain.run.spec import Recompute, RunSpec
 from aiftrain.train import fragments, loss
+from aiftrain.train.clip import clip_gradients
 from aiftrain.train.fragments import LiveFragment
+from aiftrain.train.mesh import Mesh, ModelParallelUnit
 from aiftrain.train.model import Decoder, decayed_and_not, full_shapes, initialise
 from aiftrain.train.stragglers import Stopwatch
 
 
 class Engine:
-    """Trains one rank's part of a run. Losses are sums over tokens, in nats."""
+    """Trains one rank's part of a run. Losses are sums over tokens, in nats; over all ranks each token counts once."""
 
-    def __init__(self, spec: RunSpec, execution: Execution, config: dict[str, Any], device: torch.device) -> None:
+    def __init__(
+        self, spec: RunSpec, execution: Execution, config: dict[str, Any], device: torch.device, mesh: Mesh
+    ) -> None:
         """`config` is what DeepSpeed is given: the content of deepspeed.json."""
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        self.layout = execution.layout
+        self.layout, self.mesh = execution.layout, mesh
         self.device = device
         self.first_forward = Stopwatch(device)  # of each step: the first micro-batch's forward pass
         self._autocast = execution.precision == "bf16" and "bf16" not in config
@@ -35,11 +39,16 @@ class Engine:
         # Without ZeRO, DeepSpeed clips but keeps the norm to itself; deepspeed.json then leaves clipping to us.
         self._clips = self.layout.zero_stage == 0
         self._max_norm = spec.optimizer.grad_clip or math.inf
-        model = _build(spec, self.layout, config, device)
+        unit = ModelParallelUnit(mesh) if mesh.model.size > 1 else None
+        model = _build(spec, self.layout, config, device, mesh, unit)
         if spec.train.compile:
             _compile(model, spec.train.recompute)
         self._engine: Any = deepspeed.initialize(
-            model=model, optimizer=_optimizer(spec, model, device), config=config, dist_init_required=False
+            model=model,
+            optimizer=_optimizer(spec, model, device),
+            config=config,
+            dist_init_required=False,
+            mpu=unit,
         )[0]
 
     @property
@@ -55,7 +64,7 @@ class Engine:
         """
         self._set_lr(lr)
         # DeepSpeed averages over micro-batches and ranks; what we want is the sum over tokens / tokens.
-        scale = self.layout.accumulation * self.layout.data_parallel / tokens
+        scale = self.layout.accumulation * self.layout.sharers / tokens
         total = torch.zeros((), device=self.device)
         self._engine.train()
         for number, batch in enumerate(batches):
@@ -65,7 +74,7 @@ class Engine:
             norm = self._clip() if self._clips and self._engine.is_gradient_accumulation_boundary() else None
             self._engine.step()
             total += plain
-        return float(total), float(self._engine.get_global_grad_norm() if norm is None else norm)
+        return self._counted(total), float(self._engine.get_global_grad_norm() if norm is None else norm)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
@@ -75,14 +84,12 @@ class Engine:
         for batch in batches:
             total += self._losses(batch)[1]
             count += batch.valid_tokens
-        return float(total), count
+        return self._counted(total), count if self.mesh.leads else 0
 
     def fragments(self) -> Iterator[LiveFragment]:
-        """This rank's part of weights and optimizer state; together the ranks' parts are the whole, once."""
-        for fragment in fragments.live_fragments(self._engine):
-            if self.layout.zero_stage == 0:
-                fragment = fragments.owned_part(fragment, torch.distributed.get_rank(), self.layout.world_size)
-            yield fragment
+        """This rank's part of weights and optimizer state; the `owned` ones of all ranks are the whole, once."""
+        for fragment in fragments.live_fragments(self._engine, self.mesh):
+            yield fragments.own_share(fragment, self.mesh.data) if self.layout.zero_stage == 0 else fragment
 
     def shapes(self) -> dict[str, list[int]]:
         """The whole shape of every parameter."""
@@ -95,9 +102,13 @@ class Engine:
     def resumed(self, optimizer_steps: int) -> None:
         """After every rank has filled its `fragments`: make the state consistent."""
         if self.layout.zero_stage == 0:
-            fragments.put_together(self._engine, torch.distributed.get_rank(), self.layout.world_size)
+            fragments.put_together(self._engine, self.mesh)
         fragments.set_optimizer_step_count(self._engine, optimizer_steps)
         fragments.publish_weights(self._engine)
+
+    def _counted(self, total: Tensor) -> float:
+        """The ranks of a tensor have the same loss."""
+        return float(total) if self.mesh.tensor.index == 0 else 0.0
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         tokens, targets, documents = (
@@ -116,20 +127,37 @@ class Engine:
 
     def _clip(self) -> Tensor:
         """Clip the averaged gradients and give their norm before clipping."""
-        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._max_norm)
+        return clip_gradients(self.model.parameters(), self._max_norm, self.mesh)
 
 
-def _build(spec: RunSpec, layout: ParallelLayout, config: dict[str, Any], device: torch.device) -> Decoder:
+def _build(
+    spec: RunSpec,
+    layout: ParallelLayout,
+    config: dict[str, Any],
+    device: torch.device,
+    mesh: Mesh,
+    unit: ModelParallelUnit | None,
+) -> Decoder:
     """The model with its first weights; under ZeRO 3 no rank ever holds it whole."""
-    with deepspeed.zero.Init(config_dict_or_path=config, enabled=layout.zero_stage == 3):
+    with _cut_up(config, unit) if layout.zero_stage == 3 else nullcontext():
         model = Decoder(
             spec.model,
             sequence_length=spec.train.sequence_length,
             loss_chunk=spec.train.loss_chunk,
             recompute=layout.recompute,
+            mesh=mesh,
         )
     initialise(model, spec.seed)
     return model.to(device)
+
+
+def _cut_up(config: dict[str, Any], unit: ModelParallelUnit | None) -> AbstractContextManager[object]:
+    """Where parameters are shared out as soon as they are made."""
+    group = unit.get_data_parallel_group() if unit else None
+    sharing: AbstractContextManager[object] = deepspeed.zero.Init(
+        data_parallel_group=group, config_dict_or_path=config, mpu=unit
+    )
+    return sharing
 
 
 def _optimizer(spec: RunSpec, model: Decoder, device: torch.device) -> torch.optim.Optimizer:

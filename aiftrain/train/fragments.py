@@ -9,22 +9,29 @@ writes them, and a checkpoint does not know which stage wrote it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from aiftrain.train.mesh import Axis, Mesh
+from aiftrain.train.parts import is_part, part_of
 
 STATES = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
 class LiveFragment:
-    """`views[state]` is the 1-D tensor that holds elements [start, start + len) of parameter `name`, flattened."""
+    """`views[state]` is the 1-D tensor that holds elements [start, start + len) of parameter `name`, flattened.
+
+    What several ranks hold alike one of them has `owned`, and saves it.
+    """
 
     name: str
     start: int
     views: dict[str, Tensor]
+    owned: bool = True
 
     def __len__(self) -> int:
         return self.views["weight"].numel()
@@ -32,7 +39,8 @@ class LiveFragment:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Elements [start, start+count) of a parameter lie at [offset, offset+count) of `master`, a flat fp32 tensor."""
+    """Elements [start, start+count) of what this rank holds of a parameter, flattened, lie at [offset, offset+count) of
+    `master`, a flat fp32 tensor."""
 
     name: str
     start: int
@@ -41,38 +49,43 @@ class _Slot:
     offset: int
 
 
-def live_fragments(engine: Any) -> Iterator[LiveFragment]:
-    """The pieces that this rank's optimizer owns. Together the ranks' pieces cover every parameter.
+def live_fragments(engine: Any, mesh: Mesh) -> Iterator[LiveFragment]:
+    """What this rank's optimizer holds of each parameter. Together the ranks' fragments cover every parameter.
 
     Optimizer states that do not exist yet (before the first step) are made, as zeros.
     """
     states = _optimizer_states(engine)
-    for slot in _slots(engine):
+    parameters = dict(engine.module.named_parameters())
+    for slot in _slots(engine, parameters):
         state = _filled(states, slot.master)
         flat = {"weight": slot.master.data} | {key: state[key] for key in STATES}
-        views = {key: tensor.view(-1).narrow(0, slot.offset, slot.count) for key, tensor in flat.items()}
-        yield LiveFragment(slot.name, slot.start, views)
+        parameter = parameters[slot.name]
+        owned = mesh.tensor.index == 0 or is_part(parameter)
+        for begin, run in part_of(parameter).cut(slot.start, slot.count):
+            place = slot.offset + begin - slot.start
+            views = {key: tensor.view(-1).narrow(0, place, len(run)) for key, tensor in flat.items()}
+            yield LiveFragment(slot.name, run.start, views, owned)
 
 
-def owned_part(fragment: LiveFragment, rank: int, world_size: int) -> LiveFragment:
-    """This rank's share of a fragment that every rank holds alike (ZeRO stage 0)."""
-    begin, end = _share(len(fragment), rank, world_size)
+def own_share(fragment: LiveFragment, axis: Axis) -> LiveFragment:
+    """This rank's share of a fragment that every rank of the axis holds alike (ZeRO stage 0)."""
+    begin, end = _share(len(fragment), axis)
     views = {key: view[begin:end] for key, view in fragment.views.items()}
-    return LiveFragment(fragment.name, fragment.start + begin, views)
+    return replace(fragment, start=fragment.start + begin, views=views)
 
 
 @torch.no_grad()
-def put_together(engine: Any, rank: int, world_size: int) -> None:
-    """ZeRO stage 0, after every rank has filled its `owned_part`: all ranks hold the whole.
+def put_together(engine: Any, mesh: Mesh) -> None:
+    """ZeRO stage 0, after every rank has filled its `own_share`: all ranks hold the whole.
 
-    Each part is summed with the others' zeros, byte by byte: a sum of floats would make 0.0 of -0.0.
+    Each share is summed with the others' zeros, byte by byte: a sum of floats would make 0.0 of -0.0.
     """
-    for fragment in live_fragments(engine):
-        begin, end = _share(len(fragment), rank, world_size)
+    for fragment in live_fragments(engine, mesh) if mesh.data.size > 1 else ():
+        begin, end = _share(len(fragment), mesh.data)
         for view in fragment.views.values():
             view[:begin].zero_()
             view[end:].zero_()
-            torch.distributed.all_reduce(view.view(torch.uint8))
+            torch.distributed.all_reduce(view.view(torch.uint8), group=mesh.data.group)
 
 
 def optimizer_step_count(engine: Any) -> int:
@@ -104,8 +117,8 @@ def publish_weights(engine: Any) -> None:
             zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
 
 
-def _share(length: int, rank: int, world_size: int) -> tuple[int, int]:
-    return length * rank // world_size, length * (rank + 1) // world_size
+def _share(length: int, axis: Axis) -> tuple[int, int]:
+    return length * axis.index // axis.size, length * (axis.index + 1) // axis.size
 
 
 def _optimizer_states(engine: Any) -> dict[Tensor, dict[str, Tensor]]:
@@ -123,9 +136,8 @@ def _filled(states: dict[Tensor, dict[str, Tensor]], master: Tensor) -> dict[str
     return state
 
 
-def _slots(engine: Any) -> Iterator[_Slot]:
+def _slots(engine: Any, parameters: dict[str, nn.Parameter]) -> Iterator[_Slot]:
     slots_of_stage = {0: _whole_slots, 1: _flat_group_slots, 2: _flat_group_slots, 3: _partition_slots}
-    parameters = dict(engine.module.named_parameters())
     return slots_of_stage[engine.zero_optimization_stage()](engine, parameters)
 
 

@@ -51,7 +51,8 @@ class Trainer:
             started = time.perf_counter()
             micro_batches = list(self._micro_batches(state.step))
             read = time.perf_counter() - started
-            tokens, stops = agree([sum(b.valid_tokens for b in micro_batches), bool(self.stop.signal)], self.device)
+            valid = sum(batch.valid_tokens for batch in micro_batches) if self.engine.mesh.leads else 0
+            tokens, stops = agree([valid, bool(self.stop.signal)], self.device)
             if stops:
                 return self._leave(state, saved)
             lr = learning_rate(self.spec.optimizer, state.step, total)
@@ -75,7 +76,7 @@ class Trainer:
     def _micro_batches(self, step: int) -> Iterator[Batch]:
         """This rank's rows of a global batch, a micro-batch at a time."""
         layout = self.layout
-        first = self.rank.rank * layout.micro_batch * layout.accumulation
+        first = layout.place(self.rank.rank).data * layout.micro_batch * layout.accumulation
         for number in range(layout.accumulation):
             yield self.batches.batch(step, first + number * layout.micro_batch, layout.micro_batch)
 
@@ -114,11 +115,11 @@ class Trainer:
 
     def _validation_batches(self, source: str) -> Iterator[Batch]:
         """This rank's share: ranks take micro-batches in turn, and all the same number, as ZeRO 3 needs."""
-        micro, world = self.layout.micro_batch, self.rank.world_size
+        micro, takers = self.layout.micro_batch, self.layout.data_parallel
         wanted = self.spec.train.evaluate_batches * self.spec.train.global_batch
         rows = min(wanted, self.batches.validation(source))
-        for start in range(0, rows, micro * world):
-            mine = start + self.rank.rank * micro
+        for start in range(0, rows, micro * takers):
+            mine = start + self.layout.place(self.rank.rank).data * micro
             yield self.batches.validation_batch(source, min(mine, rows), max(0, min(micro, rows - mine)))
 
     def _save(self, state: TrainState) -> None:

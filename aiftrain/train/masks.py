@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aiftrain.run.model import ModelSpec
+from aiftrain.train.mesh import ALONE, Axis
 
 
 class Masks(NamedTuple):
@@ -18,10 +19,11 @@ class Masks(NamedTuple):
     window: Tensor | None  # for layers with a sliding window
 
 
-def make_masks(spec: ModelSpec, x: Tensor, documents: Tensor | None) -> Masks:
+def make_masks(spec: ModelSpec, x: Tensor, documents: Tensor | None, tensor: Axis = ALONE.tensor) -> Masks:
     """The masks of a forward pass over x [batch, length, hidden], with or without documents [batch, length].
 
-    On a CPU there always is one, because `attend` needs it there.
+    Where they differ from head to head they are for the rank's own heads. On a CPU there always is one, because
+    `attend` needs it there.
     """
     length, device = x.shape[1], x.device
     windowed = spec.sliding_window is not None and spec.sliding_window < length
@@ -31,7 +33,9 @@ def make_masks(spec: ModelSpec, x: Tensor, documents: Tensor | None) -> Masks:
         documents = torch.zeros(1, length, dtype=torch.int32, device=device)
     autocast = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if autocast else x.dtype
-    slopes = alibi(spec.num_heads, length, device).to(dtype) if spec.positions == "alibi" else None
+    heads = tensor.share(spec.num_heads)
+    slopes = alibi(spec.num_heads, length, device)[heads.start : heads.stop] if spec.positions == "alibi" else None
+    slopes = None if slopes is None else slopes.to(dtype)
     whole = _with_slopes(document_mask(documents, dtype), slopes)
     window = _with_slopes(document_mask(documents, dtype, spec.sliding_window), slopes) if windowed else whole
     return Masks(whole, window)

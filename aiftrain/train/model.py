@@ -19,9 +19,12 @@ from aiftrain.train.attention import Rotary, attention, rotary_table
 from aiftrain.train.experts import Experts
 from aiftrain.train.loss import IGNORE, chunked_cross_entropy
 from aiftrain.train.masks import Masks, make_masks
+from aiftrain.train.mesh import ALONE, Mesh
 from aiftrain.train.mlp import MLP, XIELU
 from aiftrain.train.norm import hidden_norm
+from aiftrain.train.parts import hold, part_of, shared_rows
 from aiftrain.train.recompute import runner
+from aiftrain.train.tensor_parallel import SplitEmbedding, copy_to
 
 Logits = Tensor
 Losses = tuple[Tensor, Tensor]  # the objective, and the plain cross-entropy, summed over tokens
@@ -30,13 +33,15 @@ Losses = tuple[Tensor, Tensor]  # the objective, and the plain cross-entropy, su
 class Layer(nn.Module):
     """One pre-norm transformer layer."""
 
-    def __init__(self, spec: ModelSpec, index: int) -> None:
+    def __init__(self, spec: ModelSpec, index: int, mesh: Mesh) -> None:
         super().__init__()
         self.attention_norm = hidden_norm(spec)
-        self.attention = attention(spec, index)
+        self.attention = attention(spec, index, mesh)
         self.mlp_norm = hidden_norm(spec)
         self.routes = spec.has_experts(index)
-        self.mlp = Experts(spec, spec.moe) if spec.moe and self.routes else MLP(spec, spec.intermediate_size)
+        self.mlp = (
+            Experts(spec, spec.moe, mesh) if spec.moe and self.routes else MLP(spec, spec.intermediate_size, mesh)
+        )
 
     def forward(self, x: Tensor, routing: Tensor | None, rotary: Rotary, masks: Masks) -> tuple[Tensor, Tensor | None]:
         """x [batch, length, hidden] and the routing losses so far -> both after this layer."""
@@ -48,20 +53,28 @@ class Layer(nn.Module):
 
 
 class Head(nn.Module):
-    """The output projection. It gives logits, or the loss without them."""
+    """The output projection. It gives logits (a rank's part of the vocabulary), or the loss without them."""
 
     weight: nn.Parameter
 
-    def __init__(self, spec: ModelSpec, tied: nn.Parameter | None) -> None:
+    def __init__(self, spec: ModelSpec, tied: nn.Parameter | None, mesh: Mesh) -> None:
         super().__init__()
-        self.weight = tied if tied is not None else nn.Parameter(torch.empty(spec.vocab_size, spec.hidden_size))
-        self.z_loss = spec.z_loss
+        self.tensor, self.z_loss = mesh.tensor, spec.z_loss
+        self.weight = tied if tied is not None else self._own(spec.vocab_size, spec.hidden_size)
+
+    def _own(self, vocabulary: int, hidden: int) -> nn.Parameter:
+        axis = self.tensor
+        weight = nn.Parameter(torch.empty(vocabulary // axis.size, hidden))
+        if axis.size == 1:
+            return weight
+        return hold(weight, shared_rows((vocabulary, hidden), axis, stacked=(vocabulary,), columns=hidden))
 
     def forward(self, hidden: Tensor, targets: Tensor | None, chunk: int) -> Logits | Losses:
+        hidden = copy_to(hidden, self.tensor)
         if targets is None:
             return F.linear(hidden, self.weight)
         return chunked_cross_entropy(
-            hidden.flatten(0, 1), self.weight, targets.flatten(), chunk=chunk, z_loss=self.z_loss
+            hidden.flatten(0, 1), self.weight, targets.flatten(), chunk=chunk, z_loss=self.z_loss, tensor=self.tensor
         )
 
 
@@ -72,20 +85,26 @@ class Decoder(nn.Module):
     sin: Tensor
 
     def __init__(
-        self, spec: ModelSpec, *, sequence_length: int, loss_chunk: int = 1024, recompute: Recompute = "none"
+        self,
+        spec: ModelSpec,
+        *,
+        sequence_length: int,
+        loss_chunk: int = 1024,
+        recompute: Recompute = "none",
+        mesh: Mesh = ALONE,
     ) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.mesh = spec, mesh
         self.loss_chunk = loss_chunk
         self.run_layer = runner(recompute)
-        self.embed = nn.Embedding(spec.vocab_size, spec.hidden_size)
+        self.embed = SplitEmbedding(spec.vocab_size, spec.hidden_size, mesh.tensor)
         if spec.max_positions:
             self.positions = nn.Embedding(spec.max_positions, spec.hidden_size)
         if spec.embedding_norm:
             self.embed_norm = hidden_norm(spec)
-        self.layers = nn.ModuleList(Layer(spec, index) for index in range(spec.num_layers))
+        self.layers = nn.ModuleList(Layer(spec, index, mesh) for index in range(spec.num_layers))
         self.norm = hidden_norm(spec)
-        self.head = Head(spec, tied=self.embed.get_parameter("weight") if spec.tie_embeddings else None)
+        self.head = Head(spec, self.embed.weight if spec.tie_embeddings else None, mesh)
         cos, sin = rotary_table(spec, sequence_length)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
@@ -100,7 +119,7 @@ class Decoder(nn.Module):
         length = tokens.shape[1]
         rotary = (self.cos[:length], self.sin[:length])
         x = self._embedded(tokens)
-        masks = make_masks(self.spec, x, documents)
+        masks = make_masks(self.spec, x, documents, self.mesh.tensor)
         routing: Tensor | None = None
         for layer in self.layers:
             x, routing = self.run_layer(layer, x, routing, rotary, masks)
@@ -121,6 +140,8 @@ class Decoder(nn.Module):
 def initialise(model: Decoder, seed: int) -> None:
     """Draw every weight from a generator of its own, so that values depend on seed and name and on nothing else.
 
+    A rank that holds a part of a weight draws all of it.
+
     Matrices are normal with `init_std`; the two that write into the residual stream are scaled down by
     sqrt(2 * layers), as GPT-2 does; norms start at one and biases at zero.
     """
@@ -130,13 +151,15 @@ def initialise(model: Decoder, seed: int) -> None:
                 parameter.fill_(_constant(name))
                 continue
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))  # it takes 32 bits
-            values = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
-            parameter.copy_(values.normal_(0.0, _std(model.spec, name), generator=generator))
+            part = part_of(parameter)
+            values = torch.empty(part.shape, dtype=torch.float32, device="cpu")
+            values.normal_(0.0, _std(model.spec, name), generator=generator)
+            parameter.copy_(part.of(values).view(parameter.shape))
 
 
 def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Biases of experts are stacked, so their shape alone does not tell."""
-    return len(_full_shape(parameter)) > 1 and not name.endswith("bias")
+    return len(part_of(parameter).shape) > 1 and not name.endswith("bias")
 
 
 def _constant(name: str) -> float:
@@ -170,10 +193,6 @@ def decayed_and_not(model: Decoder) -> tuple[list[nn.Parameter], list[nn.Paramet
 
 
 def full_shapes(model: Decoder) -> Iterator[tuple[str, list[int]]]:
-    """Name and whole shape of every parameter, also where ZeRO-3 holds only a part."""
+    """Name and whole shape of every parameter, also where this rank holds a part of it."""
     for name, parameter in model.named_parameters():
-        yield name, _full_shape(parameter)
-
-
-def _full_shape(parameter: nn.Parameter) -> list[int]:
-    return list(getattr(parameter, "ds_shape", parameter.shape))
+        yield name, list(part_of(parameter).shape)

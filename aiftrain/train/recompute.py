@@ -31,6 +31,8 @@ _DEAR = frozenset(
         _aten._scaled_dot_product_flash_attention_for_cpu,
         _aten._scaled_dot_product_efficient_attention,
         _aten._scaled_dot_product_cudnn_attention,
+        torch.ops._c10d_functional.all_reduce,  # of tensor parallelism
+        torch.ops._c10d_functional.wait_tensor,
     )
 )
 

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import TypeVar
 
 import torch
 
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.index import Range
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
 from aiftrain.checkpoint.shards import CheckpointReader, Fragment, shard_name, write_shard
 from aiftrain.checkpoint.verify import check_files
@@ -116,7 +118,11 @@ class Checkpoints:
         In the layout that saved it, that is in the rank's own shard. In another one the ranks look into their share
         of the shards and tell each other: nobody opens them all.
         """
-        ranges = {f"{state}/{f.name}": (f.start, f.start + len(f)) for f in wanted for state in f.views}
+        ranges: dict[str, list[Range]] = {}
+        for fragment in wanted:
+            for state in fragment.views:
+                key = f"{state}/{fragment.name}"
+                ranges.setdefault(key, []).append((fragment.start, fragment.start + len(fragment)))
         own = [file.name for file in manifest.files if file.name == shard_name(self.rank.rank)]
         if all(_together(lambda: reader.look_into(own).holds(ranges))):
             return
@@ -148,7 +154,7 @@ def refuse_other_run(spec: RunSpec, entry: Checkpoint) -> None:
 
 
 def _readable(engine: Engine) -> Iterator[Fragment]:
-    for fragment in engine.fragments():
+    for fragment in filter(attrgetter("owned"), engine.fragments()):
         arrays = {state: view.detach().cpu().float().numpy() for state, view in fragment.views.items()}
         yield Fragment(fragment.name, fragment.start, arrays)
 

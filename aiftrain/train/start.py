@@ -17,6 +17,7 @@ from aiftrain.train.briefing import Briefing
 from aiftrain.train.engine import Engine
 from aiftrain.train.loop import Trainer
 from aiftrain.train.measure import matmul_flops
+from aiftrain.train.mesh import Mesh
 from aiftrain.train.preflight.check import Preflight
 from aiftrain.train.process import RankProcess, StopRequest
 from aiftrain.train.randomness import seed_everything
@@ -49,7 +50,8 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         matmul_tflops=measured and measured / 1e12,
         parameters=spec.model.parameters,
     )
-    engine = Engine(spec, execution, briefing.deepspeed, device)
+    mesh = Mesh.of(execution.layout, rank.rank)
+    engine = Engine(spec, execution, briefing.deepspeed, device, mesh)
     catalog = Catalog.of_run(folder, spec)
     checkpoints = Checkpoints(spec, catalog, rank, tracker)
     trainer = Trainer(

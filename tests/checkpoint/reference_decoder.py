@@ -36,7 +36,7 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
 
 def mlp(w: Mapping[str, Array], x: Array) -> Array:
     gate, up = np.split(x @ w["mlp.gate_up.weight"].T, 2, axis=-1)
-    down: Array = (gate / (1 + np.exp(-gate)) * up) @ w["mlp.down.weight"].T
+    down: Array = (gate / (1 + np.exp(-gate)) * up) @ w["mlp.down.weight"]
     return down
 
 
@@ -53,7 +53,7 @@ def attention(model: ModelSpec, w: Mapping[str, Array], x: Array) -> Array:
     scores = np.where(np.tri(len(x), dtype=bool), scores, -np.inf)
     shares = np.exp(scores - scores.max(-1, keepdims=True))
     mixed: Array = shares / shares.sum(-1, keepdims=True) @ value
-    return mixed.transpose(1, 0, 2).reshape(len(x), -1) @ w["attention.output.weight"].T
+    return mixed.transpose(1, 0, 2).reshape(len(x), -1) @ w["attention.output.weight"]
 
 
 def rotate(model: ModelSpec, x: Array) -> Array:

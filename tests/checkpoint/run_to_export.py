@@ -32,9 +32,9 @@ def parameter_shapes(model: ModelSpec) -> dict[str, list[int]]:
     shapes = {"embed.weight": [model.vocab_size, hidden], "norm.weight": [hidden]}
     for i in range(model.num_layers):
         layer = {
-            "attention_norm": [hidden], "attention.qkv": [query + 2 * kv, hidden], "attention.output": [hidden, query],
+            "attention_norm": [hidden], "attention.qkv": [query + 2 * kv, hidden], "attention.output": [query, hidden],
             "mlp_norm": [hidden], "mlp.gate_up": [2 * model.intermediate_size, hidden],
-            "mlp.down": [hidden, model.intermediate_size],
+            "mlp.down": [model.intermediate_size, hidden],
         }  # fmt: skip
         if model.qk_norm:
             layer |= {"attention.query_norm": [model.head_size], "attention.key_norm": [model.head_size]}

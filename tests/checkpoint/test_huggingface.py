@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from aiftrain.checkpoint.huggingface import architecture, check_exportable, config, weights
+from aiftrain.checkpoint.huggingface import Weight, architecture, check_exportable, config, weights
 from aiftrain.errors import UserError
 from aiftrain.plan.spec import resolve
 from aiftrain.run.model import ModelSpec
@@ -25,7 +25,7 @@ def test_a_mixture_of_experts_computes_the_same_in_transformers(tmp_path: Path) 
     model = Decoder(spec.model, sequence_length=16)
     initialise(model, seed=1)
     flat = {name: parameter.detach().flatten() for name, parameter in model.named_parameters()}
-    pieces = {w.key: flat[w.source][w.start : w.stop].view(w.shape).clone() for w in weights(spec.model)}
+    pieces = {w.key: _turned(flat[w.source][w.start : w.stop], w) for w in weights(spec.model)}
     assert sum(piece.numel() for piece in pieces.values()) == spec.model.parameters
     save_file(pieces, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_text(json.dumps(config(spec, eos_id=0)))
@@ -34,6 +34,10 @@ def test_a_mixture_of_experts_computes_the_same_in_transformers(tmp_path: Path) 
     tokens = torch.arange(16)[None]
     with torch.no_grad():
         torch.testing.assert_close(model(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-5)
+
+
+def _turned(values: torch.Tensor, weight: Weight) -> torch.Tensor:
+    return (values.view(weight.shape[::-1]).T if weight.turned else values.view(weight.shape)).contiguous()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from aiftrain.run.rank import read_rank
 from aiftrain.run.spec import RunSpec
 from aiftrain.train.briefing import Briefing
 from aiftrain.train.engine import Engine
+from aiftrain.train.mesh import Mesh
 from aiftrain.train.process import RankProcess
 from aiftrain.train.rendezvous import join, meet, part
 
@@ -27,7 +28,8 @@ def main(arguments: list[str]) -> int:
     RankProcess(folder, int(os.environ["AIFTRAIN_ATTEMPT"]), rank).begin()
     briefing, store = meet(rank, lambda: Briefing.read(folder))
     spec, execution = briefing.spec, briefing.execution
-    engine = Engine(spec, execution, briefing.deepspeed, join(rank, spec.hardware, store))
+    device = join(rank, spec.hardware, store)
+    engine = Engine(spec, execution, briefing.deepspeed, device, Mesh.of(execution.layout, rank.rank))
     held = _held(engine._engine, spec, execution.layout.accumulation)
     folder.write_json(folder.path / f"held-{rank.rank}.json", held)
     part()

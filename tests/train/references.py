@@ -74,7 +74,7 @@ def _grouped(part: State, shape: ModelSpec) -> State:
         if f"self_attn.q_proj.{kind}" in part:
             ours[f"qkv.{kind}"] = torch.cat([part[f"self_attn.{name}_proj.{kind}"] for name in "qkv"])
         if f"self_attn.o_proj.{kind}" in part:
-            ours[f"output.{kind}"] = part[f"self_attn.o_proj.{kind}"]
+            ours[f"output.{kind}"] = part[f"self_attn.o_proj.{kind}"].T
     if shape.qk_norm:
         ours |= _norm(part, "self_attn.q_norm", "query_norm") | _norm(part, "self_attn.k_norm", "key_norm")
     return ours
@@ -90,14 +90,16 @@ def _latent(part: State) -> State:
         "up": "kv_b_proj",
         "output": "o_proj",
     }
-    return {f"{ours}.weight": part[f"self_attn.{theirs}.weight"] for ours, theirs in names.items()}
+    ours = {f"{ours}.weight": part[f"self_attn.{theirs}.weight"] for ours, theirs in names.items()}
+    return ours | {"output.weight": ours["output.weight"].T}
 
 
 def _mlp(part: State, shape: ModelSpec) -> State:
     if shape.moe:
         names = {"router": "gate.weight", "up": "experts.gate_up_proj", "down": "experts.down_proj"}
-        return {ours: part[f"mlp.{theirs}"] for ours, theirs in names.items()}
-    ours = {"down.weight": part["mlp.down_proj.weight"]}
+        ours = {ours: part[f"mlp.{theirs}"] for ours, theirs in names.items()}
+        return ours | {"down": ours["down"].mT}
+    ours = {"down.weight": part["mlp.down_proj.weight"].T}
     if shape.gated:
         return ours | {"gate_up.weight": torch.cat([part["mlp.gate_proj.weight"], part["mlp.up_proj.weight"]])}
     ours["up.weight"] = part["mlp.up_proj.weight"]
@@ -127,6 +129,8 @@ def from_bloom(theirs: State, shape: ModelSpec) -> State:
         here = f"transformer.h.{layer}"
         for name, other in names.items():
             ours |= _norm(theirs, f"{here}.{other}", f"layers.{layer}.{name}")
+        for name in ("attention.output", "mlp.down"):
+            ours[f"layers.{layer}.{name}.weight"] = ours[f"layers.{layer}.{name}.weight"].T
         for kind in ("weight", "bias"):
             mixed = theirs[f"{here}.self_attention.query_key_value.{kind}"]
             heads = mixed.unflatten(0, (shape.num_heads, 3, shape.head_size)).transpose(0, 1)
@@ -144,5 +148,6 @@ def from_gpt2(theirs: State, shape: ModelSpec) -> State:
     for layer in range(shape.num_layers):
         for name, other in names.items():
             found = _norm(theirs, f"transformer.h.{layer}.{other}", f"layers.{layer}.{name}")
-            ours |= {key: value.T if value.dim() == 2 else value for key, value in found.items()}
+            inward = name in ("attention.qkv", "mlp.up")  # of ours, those are stored as [out, in]
+            ours |= {key: value.T if inward and value.dim() == 2 else value for key, value in found.items()}
     return ours

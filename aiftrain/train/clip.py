@@ -1,0 +1,31 @@
+"""The norm of gradients that ranks share out, and clipping to it, where DeepSpeed does neither (ZeRO stage 0)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from aiftrain.train.mesh import Mesh
+from aiftrain.train.parts import is_part
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float, mesh: Mesh) -> Tensor:
+    """Scale the gradients down to the norm `most` of all of them together. Gives the norm before."""
+    parameters = list(parameters)
+    norm = global_norm(parameters, mesh)
+    torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return norm
+
+
+def global_norm(parameters: list[nn.Parameter], mesh: Mesh) -> Tensor:
+    """The norm of the whole model's gradients; what the ranks of a tensor hold alike counts once."""
+    counted = [p.grad for p in parameters if p.grad is not None and (mesh.tensor.index == 0 or is_part(p))]
+    norm = torch.nn.utils.get_total_norm(counted)
+    if mesh.model.size == 1:
+        return norm
+    square = norm.square()
+    dist.all_reduce(square, group=mesh.model.group)
+    return square.sqrt()

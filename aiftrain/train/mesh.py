@@ -1,0 +1,126 @@
+"""The axes on which ranks stand, as process groups, and what DeepSpeed asks of whoever divides a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch.distributed as dist
+from torch.distributed import ProcessGroup
+
+from aiftrain.run.layout import ParallelLayout, Place
+
+
+@dataclass(frozen=True)
+class Axis:
+    """This rank is number `index` of the `size` ranks of `group`; without a group it is alone."""
+
+    index: int = 0
+    size: int = 1
+    group: ProcessGroup | None = None
+
+    def share(self, count: int) -> range:
+        """What falls to this rank of `count` things that the axis shares out in equal parts."""
+        each = count // self.size
+        return range(self.index * each, (self.index + 1) * each)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """One rank's axes.
+
+    `data` has the ranks that DeepSpeed takes for data-parallel: those that share out the batch, by sequences or inside
+    them. `model` has the ranks that together hold one model: those of a tensor and of a pipeline.
+    """
+
+    tensor: Axis = Axis()
+    sequence: Axis = Axis()
+    data: Axis = Axis()
+    pipeline: Axis = Axis()
+    model: Axis = Axis()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank counts what all ranks that work on the same sequences have alike."""
+        return self.tensor.index == self.sequence.index == self.pipeline.index == 0
+
+    @classmethod
+    def of(cls, layout: ParallelLayout, rank: int) -> Mesh:
+        """Make the groups; every rank of the job has to call this."""
+        names = {
+            "tensor": ("tensor",),
+            "sequence": ("sequence",),
+            "data": ("sequence", "data"),
+            "pipeline": ("pipeline",),
+            "model": ("tensor", "pipeline"),
+        }
+        return cls(**{name: _axis(layout, rank, axes) for name, axes in names.items()})
+
+
+ALONE = Mesh()
+
+
+def _axis(layout: ParallelLayout, rank: int, axes: tuple[str, ...]) -> Axis:
+    """The group of the ranks that differ from this one in no other coordinate than these."""
+    mine = Axis()
+    for ranks in _groups(layout, axes):
+        group = _new_group(ranks)
+        if rank in ranks and len(ranks) > 1:
+            mine = Axis(ranks.index(rank), len(ranks), group)
+    return mine
+
+
+def _groups(layout: ParallelLayout, axes: tuple[str, ...]) -> Iterator[list[int]]:
+    groups: dict[Place, list[int]] = {}
+    for rank in range(layout.world_size):
+        place = layout.place(rank)
+        groups.setdefault(place._replace(**dict.fromkeys(axes, 0)), []).append(rank)
+    return iter(groups.values())
+
+
+def _new_group(ranks: list[int]) -> ProcessGroup | None:
+    """Nobody talks alone, and all ranks have a group already."""
+    if len(ranks) == 1:
+        return None
+    if len(ranks) == dist.get_world_size():
+        return dist.group.WORLD
+    group: ProcessGroup = dist.new_group(ranks)
+    return group
+
+
+class ModelParallelUnit:
+    """The mesh in the words of Megatron's `mpu`, by which DeepSpeed asks who shares out what."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._self = dist.new_subgroups(1)[0]  # DeepSpeed has no word for being alone
+
+    def get_data_parallel_group(self) -> ProcessGroup:
+        return self._mesh.data.group or self._self
+
+    def get_data_parallel_rank(self) -> int:
+        return self._mesh.data.index
+
+    def get_data_parallel_world_size(self) -> int:
+        return self._mesh.data.size
+
+    def get_model_parallel_group(self) -> ProcessGroup:
+        return self._mesh.model.group or self._self
+
+    def get_model_parallel_rank(self) -> int:
+        return self._mesh.tensor.index  # it counts what the ranks of a tensor hold alike on the first of them
+
+    def get_model_parallel_world_size(self) -> int:
+        return self._mesh.model.size
+
+    def get_tensor_model_parallel_group(self) -> ProcessGroup:
+        return self._mesh.tensor.group or self._self
+
+    def get_tensor_model_parallel_rank(self) -> int:
+        return self._mesh.tensor.index
+
+    def get_tensor_model_parallel_world_size(self) -> int:
+        return self._mesh.tensor.size
+
+    def get_pipeline_model_parallel_world_size(self) -> int:
+        return self._mesh.pipeline.size

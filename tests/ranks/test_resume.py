@@ -19,10 +19,9 @@ NewRun = Callable[..., RunFolder]
 BF16_MASTERS = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}  # deepspeed.json for a GPU
 
 
-def weights(folder: RunFolder) -> dict[str, np.ndarray]:
-    """Every state of every parameter in the newest checkpoint, whole."""
-    entry = Catalog(folder.checkpoints).latest()
-    assert entry is not None
+def weights(folder: RunFolder, step: int | None = None) -> dict[str, np.ndarray]:
+    """Every state of every parameter in the checkpoint of `step`, or the newest, whole."""
+    entry = Catalog(folder.checkpoints).find(step)
     reader = entry.reader()
     sizes = {name: int(np.prod(shape)) for name, shape in reader.shapes.items()}
     states = ("weight", "exp_avg", "exp_avg_sq")

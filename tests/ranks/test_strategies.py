@@ -1,8 +1,10 @@
-"""Every strategy trains to the numbers of one rank, and resumes to the last bit."""
+"""Every strategy trains to the numbers of one rank, and goes on in itself to the last bit and in any other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,49 +15,123 @@ from tests.ranks.test_resume import weights
 
 pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]
+Trained = Callable[[int, str, str], RunFolder]
+Numbers = Mapping[Any, float]
 
-STEPS = 30
-LENGTH = (f"train.steps={STEPS}", "storage.save_every=1", "storage.keep_last=1", f"storage.keep_every={STEPS - 1}")
-COMPARED = ("optimizer.grad_clip=0", "train.steps=30", "storage.keep_every=29")
-MOE = "model.moe={num_experts: 4, experts_per_token: 2, expert_intermediate_size: 32, shared_intermediate_size: 16}"
+STEPS, MIDDLE = 30, 20
+OPTIONS = (f"train.steps={STEPS}", "storage.save_every=1", "storage.keep_every=1", "model.qk_norm=true")
+EXPERTS = "{num_experts: 4, experts_per_token: 2, expert_intermediate_size: 32, shared_intermediate_size: 16}"
+MODELS = {"dense": (), "tied": ("model.tie_embeddings=true",), "moe": (f"model.moe={EXPERTS}",)}
+
+# (ranks, strategy, model), each once: what is slow to try again and again is marked so.
+FAST = [
+    (2, "tp", "dense"),
+    (4, "tp parallelism.zero_stage=3", "moe"),
+]
+THOROUGH = [
+    (2, "zero1", "dense"),
+    (2, "zero2", "moe"),
+    (4, "zero3", "dense"),
+    (2, "tp parallelism.zero_stage=0", "tied"),
+    (4, "tp", "moe"),
+    (4, "tp parallelism.zero_stage=0", "moe"),
+    (4, "tp parallelism.zero_stage=2", "dense"),
+    (4, "tp parallelism.tensor=4 model.num_kv_heads=4", "dense"),
+]
+CASES = [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in THOROUGH)]
+
+
+def options(strategy: str, model: str) -> list[str]:
+    return [f"parallelism={strategy.split()[0]}", *strategy.split()[1:], *OPTIONS, *MODELS[model]]
 
 
 @pytest.fixture(scope="session")
-def one_rank(nursery: Nursery, new_run: NewRun) -> Callable[..., RunFolder]:
-    """The same run on a single rank, trained once for each set of options."""
-    done: dict[tuple[str, ...], RunFolder] = {}
+def trained(nursery: Nursery, new_run: NewRun) -> Trained:
+    """A run to its end, trained once and looked at by several tests."""
+    done: dict[tuple[int, str, str], RunFolder] = {}
 
-    def trained(*options: str) -> RunFolder:
-        if options not in done:
-            done[options] = new_run("parallelism=ddp", *options, ranks=1)
-            assert nursery.start(done[options], 1).wait() == [0]
-        return done[options]
+    def train(ranks: int, strategy: str, model: str) -> RunFolder:
+        case = (ranks, strategy, model)
+        if case not in done:
+            done[case] = new_run(*options(strategy, model), ranks=ranks)
+            started = nursery.start(done[case], ranks)
+            assert started.wait() == [0] * ranks, started.log()
+        return done[case]
 
-    return trained
+    return train
 
 
-@pytest.mark.parametrize(
-    ("ranks", "strategy"),
-    [
-        (2, "parallelism=tp"),
-        (4, "parallelism=tp"),
-        (2, "parallelism=tp parallelism.zero_stage=0"),
-        (4, "parallelism=tp parallelism.zero_stage=0"),
-        (4, "parallelism=tp parallelism.zero_stage=3"),
-    ],
-)
-@pytest.mark.parametrize("model", ["dense", "moe"])
-def test_equals_one_rank(
-    nursery: Nursery, new_run: NewRun, one_rank: Callable[..., RunFolder], ranks: int, strategy: str, model: str
+def alone(trained: Trained, strategy: str, model: str) -> RunFolder:
+    """The same model on a single rank."""
+    return trained(1, on_one_rank(strategy), model)
+
+
+def on_one_rank(strategy: str) -> str:
+    return " ".join(["ddp", *(word for word in strategy.split() if word.startswith("model."))])
+
+
+def farthest(ours: Numbers, theirs: Numbers) -> float:
+    """The largest difference between two values, relative to theirs."""
+    assert ours.keys() == theirs.keys()
+    return max(abs(ours[key] / theirs[key] - 1) for key in ours)
+
+
+def most_apart(one: RunFolder, other: RunFolder, state: str, step: int) -> float:
+    """The largest difference of any parameter's state, relative to its norm."""
+    ours, theirs = weights(one, step), weights(other, step)
+    assert ours.keys() == theirs.keys()
+    names = [name for name in ours if name.startswith(f"{state}/")]
+    return max(float(np.linalg.norm(ours[name] - theirs[name]) / np.linalg.norm(theirs[name])) for name in names)
+
+
+@pytest.mark.parametrize(("ranks", "strategy", "model"), CASES)
+def test_equals_one_rank(trained: Trained, ranks: int, strategy: str, model: str) -> None:
+    """The losses of 30 steps, the first gradients (after one step exp_avg is (1 - beta1) of them), the last weights."""
+    single, together = alone(trained, strategy, model), trained(ranks, strategy, model)
+    for key in ("loss", "grad_norm"):
+        assert losses(together, key).keys() == set(range(1, STEPS + 1))
+        assert farthest(losses(together, key), losses(single, key)) < 1e-5
+    ours, theirs = losses(together, "validation"), losses(single, "validation")
+    assert ours.keys() == theirs.keys() == {10, 20, 30}
+    assert max(farthest(ours[step], theirs[step]) for step in ours) < 1e-5
+    assert most_apart(together, single, "exp_avg", 1) < 1e-5
+    assert most_apart(together, single, "weight", STEPS) < 1e-4
+
+
+@pytest.mark.parametrize(("ranks", "strategy", "model"), CASES)
+def test_goes_on_to_the_last_bit(
+    nursery: Nursery, new_run: NewRun, trained: Trained, ranks: int, strategy: str, model: str
 ) -> None:
-    options = ("train.steps=30", "storage.save_every=30", "model.qk_norm=true", *([MOE] if model == "moe" else []))
-    alone, together = one_rank(*options), new_run(*strategy.split(), *options, ranks=ranks)
-    started = nursery.start(together, ranks)
+    straight, again = trained(ranks, strategy, model), new_run(*options(strategy, model), ranks=ranks)
+    go_on(nursery, straight, again, ranks)
+    assert losses(again) == {step: loss for step, loss in losses(straight).items() if step > MIDDLE}
+    ours, theirs = weights(again), weights(straight)
+    assert [name for name in ours if not np.array_equal(ours[name], theirs[name])] == []
+
+
+@pytest.mark.parametrize(("ranks", "strategy", "model"), CASES)
+def test_goes_on_with_what_a_single_rank_saved(
+    nursery: Nursery, new_run: NewRun, trained: Trained, ranks: int, strategy: str, model: str
+) -> None:
+    single, moved = alone(trained, strategy, model), new_run(*options(strategy, model), ranks=ranks)
+    go_on(nursery, single, moved, ranks)
+    assert farthest(losses(moved), {step: loss for step, loss in losses(single).items() if step > MIDDLE}) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "strategy", "model"), [*FAST, *THOROUGH])
+def test_a_single_rank_goes_on_with_what_it_saved(
+    nursery: Nursery, new_run: NewRun, trained: Trained, ranks: int, strategy: str, model: str
+) -> None:
+    single, together = alone(trained, strategy, model), trained(ranks, strategy, model)
+    moved = new_run(*options(on_one_rank(strategy), model), ranks=1)
+    go_on(nursery, together, moved, 1)
+    assert farthest(losses(moved), {step: loss for step, loss in losses(single).items() if step > MIDDLE}) < 1e-5
+
+
+def go_on(nursery: Nursery, source: RunFolder, target: RunFolder, ranks: int) -> None:
+    """Train `target` to its end from the middle of `source`."""
+    middle = f"step-{MIDDLE:08d}"
+    shutil.copytree(source.checkpoints / middle, target.checkpoints / middle)
+    started = nursery.start(target, ranks)
     assert started.wait() == [0] * ranks, started.log()
-    ours, theirs = losses(together), losses(alone)
-    assert ours.keys() == theirs.keys() == set(range(1, 31))
-    assert max(abs(ours[step] / theirs[step] - 1) for step in ours) < 1e-5
-    here, there = weights(together), weights(alone)
-    assert here.keys() == there.keys()
-    for name in (name for name in here if name.startswith("weight/")):
-        assert np.abs(here[name] - there[name]).max() < 1e-4 * np.abs(there[name]).max(), name

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.model import ModelSpec
-from aiftrain.run.spec import Precision, RunSpec
+from aiftrain.run.spec import ParallelSpec, Precision, RunSpec
 
 
 def uses_autocast(spec: RunSpec, precision: Precision, stage: int) -> bool:
@@ -21,14 +21,15 @@ def uses_autocast(spec: RunSpec, precision: Precision, stage: int) -> bool:
 def deepspeed_config(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> dict[str, Any]:
     """The configuration for `deepspeed.initialize`. The optimizer is ours (fused AdamW), so it has no section."""
     config: dict[str, Any] = {
-        # DeepSpeed counts what each of its data-parallel ranks gets; ranks that share a sequence are such ranks.
-        "train_batch_size": layout.sharers * layout.micro_batch * layout.accumulation,
+        # DeepSpeed counts what each of the ranks that it knows gets, as if each had sequences of its own.
+        "train_batch_size": (layout.shard_group or layout.sharers) * layout.micro_batch * layout.accumulation,
         "train_micro_batch_size_per_gpu": layout.micro_batch,
         "gradient_accumulation_steps": layout.accumulation,
         # Without ZeRO our engine clips, because DeepSpeed would not tell the norm.
         "gradient_clipping": spec.optimizer.grad_clip if layout.zero_stage else 0.0,
         "zero_optimization": _zero(spec, layout),
         "zero_allow_untested_optimizer": True,  # DeepSpeed has a list of known ones; torch's AdamW behaves alike
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW is fast on CPUs too, and needs no compiler there
         "steps_per_print": 2**31 - 1,  # our own metrics say it all
         "wall_clock_breakdown": False,
     }
@@ -36,6 +37,13 @@ def deepspeed_config(spec: RunSpec, layout: ParallelLayout, precision: Precision
         config["bf16"] = {"enabled": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}  # small gradients vanish when summed in bf16
     return config
+
+
+def _offloads(strategy: ParallelSpec) -> dict[str, Any]:
+    """Where states go that are not on the device. Memory is pinned, so that copies run beside the computation."""
+    places = {"offload_optimizer": strategy.offload_optimizer, "offload_param": strategy.offload_parameters}
+    path = {"nvme_path": strategy.nvme_path} if "nvme" in places.values() else {}
+    return {key: {"device": place, "pin_memory": True, **path} for key, place in places.items() if place != "none"}
 
 
 def persistent_elements(model: ModelSpec) -> int:
@@ -54,7 +62,9 @@ def _zero(spec: RunSpec, layout: ParallelLayout) -> dict[str, Any]:
         "contiguous_gradients": True,  # one buffer instead of a fragmented heap
         "overlap_comm": not spec.hardware.is_cpu,  # needs device streams; a CPU has none
     }
+    zero |= _offloads(spec.parallelism)
     if stage == 3:
+        zero["zero_hpz_partition_size"] = spec.parallelism.secondary_group
         zero["stage3_prefetch_bucket_size"] = elements
         zero["stage3_param_persistence_threshold"] = persistent_elements(spec.model)
     else:

@@ -89,6 +89,7 @@ def make_layout(spec: RunSpec) -> ParallelLayout | Problem:
         pipeline_parallel=strategy.pipeline,
         context_parallel=strategy.sequence,
         expert_parallel=strategy.expert,
+        shard_group=strategy.shard_group,
         zero_stage=strategy.stage,
         micro_batch=micro,
         accumulation=spec.train.global_batch // per_pass,

@@ -34,6 +34,7 @@ _FREE_TO_CHANGE = {
 }
 
 Precision = Literal["fp32", "bf16"]
+Offload = Literal["none", "cpu", "nvme"]
 Recompute = Literal["none", "selective", "full"]
 
 
@@ -46,6 +47,13 @@ class ParallelSpec(Strict):
     pipeline: int = Field(1, ge=1)  # ranks that share out the layers
     sequence: int = Field(1, ge=1)  # ranks that share out each sequence
     expert: int = Field(1, ge=1)  # of the data-parallel ranks, those that share out the experts
+    # Of stage 3: how many ranks share out the states (None: all), how many together hold one more copy of the weights
+    # for the backward pass, and where weights are while no layer needs them.
+    shard_group: int | None = Field(None, ge=1)
+    secondary_group: int = Field(1, ge=1)
+    offload_parameters: Offload = "none"
+    offload_optimizer: Offload = "none"  # where the optimizer's states are, and its step is done
+    nvme_path: str | None = None  # the folder on a disk of the node for what is on nvme
     bucket_millions: float = Field(50.0, gt=0)  # elements reduced or gathered at one time, in millions
 
     @property

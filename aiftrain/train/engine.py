@@ -20,6 +20,7 @@ from aiftrain.train.clip import clip_gradients
 from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.mesh import Mesh, ModelParallelUnit
 from aiftrain.train.model import Decoder, decayed_and_not, full_shapes, initialise
+from aiftrain.train.replicas import average_over_replicas
 from aiftrain.train.stragglers import Stopwatch
 
 
@@ -39,7 +40,7 @@ class Engine:
         # Without ZeRO, DeepSpeed clips but keeps the norm to itself; deepspeed.json then leaves clipping to us.
         self._clips = self.layout.zero_stage == 0
         self._max_norm = spec.optimizer.grad_clip or math.inf
-        unit = ModelParallelUnit(mesh) if mesh.model.size > 1 else None
+        unit = None if mesh.is_plain else ModelParallelUnit(mesh)
         model = _build(spec, self.layout, config, device, mesh, unit)
         if spec.train.compile:
             _compile(model, spec.train.recompute)
@@ -71,6 +72,8 @@ class Engine:
             with nullcontext() if number else self.first_forward.timing():
                 objective, plain = self._losses(batch)
             self._engine.backward(objective * scale)
+            if self.mesh.replica.size > 1 and self._engine.is_gradient_accumulation_boundary():
+                average_over_replicas(self._engine, self.mesh.replica)
             norm = self._clip() if self._clips and self._engine.is_gradient_accumulation_boundary() else None
             self._engine.step()
             total += plain

@@ -60,7 +60,7 @@ def live_fragments(engine: Any, mesh: Mesh) -> Iterator[LiveFragment]:
         state = _filled(states, slot.master)
         flat = {"weight": slot.master.data} | {key: state[key] for key in STATES}
         parameter = parameters[slot.name]
-        owned = mesh.tensor.index == 0 or is_part(parameter)
+        owned = mesh.replica.index == 0 and (mesh.tensor.index == 0 or is_part(parameter))
         for begin, run in part_of(parameter).cut(slot.start, slot.count):
             place = slot.offset + begin - slot.start
             views = {key: tensor.view(-1).narrow(0, place, len(run)) for key, tensor in flat.items()}
@@ -115,6 +115,7 @@ def publish_weights(engine: Any) -> None:
             zero._reassign_or_swap_out_partitioned_parameters(group)
         if zero.persistent_parameters:
             zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
+        zero.invalidate_secondary_tensor()
 
 
 def _share(length: int, axis: Axis) -> tuple[int, int]:

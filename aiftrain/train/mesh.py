@@ -29,15 +29,23 @@ class Axis:
 class Mesh:
     """One rank's axes.
 
-    `data` has the ranks that DeepSpeed takes for data-parallel: those that share out the batch, by sequences or inside
-    them. `model` has the ranks that together hold one model: those of a tensor and of a pipeline.
+    `data` has the ranks that share out the batch, by sequences or inside them. Of these, `shard` has those that share
+    out the states, which DeepSpeed takes for all there are, and `replica` those that hold the same part of them.
+    `model` has the ranks that together hold one model: those of a tensor and of a pipeline.
     """
 
     tensor: Axis = Axis()
     sequence: Axis = Axis()
     data: Axis = Axis()
+    shard: Axis = Axis()
+    replica: Axis = Axis()
     pipeline: Axis = Axis()
     model: Axis = Axis()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all ranks are data-parallel and share out everything, as DeepSpeed takes it by itself."""
+        return self.model.size == self.replica.size == 1
 
     @property
     def leads(self) -> bool:
@@ -54,16 +62,20 @@ class Mesh:
             "pipeline": ("pipeline",),
             "model": ("tensor", "pipeline"),
         }
-        return cls(**{name: _axis(layout, rank, axes) for name, axes in names.items()})
+        axes = {name: list(_groups(layout, of)) for name, of in names.items()}
+        size = layout.shard_group or layout.sharers
+        axes["shard"] = [group[i : i + size] for group in axes["data"] for i in range(0, len(group), size)]
+        axes["replica"] = [group[i::size] for group in axes["data"] for i in range(size)]
+        return cls(**{name: _axis(groups, rank) for name, groups in axes.items()})
 
 
 ALONE = Mesh()
 
 
-def _axis(layout: ParallelLayout, rank: int, axes: tuple[str, ...]) -> Axis:
-    """The group of the ranks that differ from this one in no other coordinate than these."""
+def _axis(groups: list[list[int]], rank: int) -> Axis:
+    """The one of the groups that has this rank; all of them have to be made by all ranks."""
     mine = Axis()
-    for ranks in _groups(layout, axes):
+    for ranks in groups:
         group = _new_group(ranks)
         if rank in ranks and len(ranks) > 1:
             mine = Axis(ranks.index(rank), len(ranks), group)
@@ -71,6 +83,7 @@ def _axis(layout: ParallelLayout, rank: int, axes: tuple[str, ...]) -> Axis:
 
 
 def _groups(layout: ParallelLayout, axes: tuple[str, ...]) -> Iterator[list[int]]:
+    """Ranks that differ in no other coordinate than these."""
     groups: dict[Place, list[int]] = {}
     for rank in range(layout.world_size):
         place = layout.place(rank)
@@ -96,13 +109,13 @@ class ModelParallelUnit:
         self._self = dist.new_subgroups(1)[0]  # DeepSpeed has no word for being alone
 
     def get_data_parallel_group(self) -> ProcessGroup:
-        return self._mesh.data.group or self._self
+        return self._mesh.shard.group or self._self
 
     def get_data_parallel_rank(self) -> int:
-        return self._mesh.data.index
+        return self._mesh.shard.index
 
     def get_data_parallel_world_size(self) -> int:
-        return self._mesh.data.size
+        return self._mesh.shard.size
 
     def get_model_parallel_group(self) -> ProcessGroup:
         return self._mesh.model.group or self._self

@@ -37,6 +37,11 @@ THOROUGH = [
     (4, "tp parallelism.zero_stage=0", "moe"),
     (4, "tp parallelism.zero_stage=2", "dense"),
     (4, "tp parallelism.tensor=4 model.num_kv_heads=4", "dense"),
+    (4, "hpz", "dense"),
+    (4, "mics", "moe"),
+    (2, "offload", "dense"),
+    (4, "offload parallelism.zero_stage=1", "moe"),
+    (2, "offload3", "dense"),
 ]
 CASES = [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in THOROUGH)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiftrain.errors import ConfigError, Problem
 from aiftrain.plan.advice import cannot_run_here, memory_problem
 from aiftrain.plan.estimate import Estimate, estimate
+from aiftrain.plan.legality import layout_problems
 from aiftrain.plan.limits import launch_problems, precision_problems, site_problems
 from aiftrain.plan.memory import choose_precision
 from aiftrain.plan.prediction import Prediction, predict
@@ -46,7 +47,7 @@ def make_plan(spec: RunSpec, *, to_launch: bool = False, precision: Precision | 
     foreign = cannot_run_here(spec, precision)
     if foreign is not None:
         raise ConfigError([foreign])
-    problems += site_problems(spec) + precision_problems(spec, precision)
+    problems += layout_problems(spec) + site_problems(spec) + precision_problems(spec, precision)
     if isinstance(layout, Problem):
         problems.append(layout)
     too_large = memory_problem(spec, precision)

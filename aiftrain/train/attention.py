@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from aiftrain.run.model import LatentSpec, ModelSpec
 from aiftrain.train.masks import Masks
-from aiftrain.train.mesh import ALONE, Mesh
+from aiftrain.train.mesh import ALONE, Axis, Mesh
+from aiftrain.train.sequence_parallel import to_heads, to_tokens
 from aiftrain.train.tensor_parallel import HeadNorm, JoinLinear, SplitLinear, copy_to
 
 Rotary = tuple[Tensor, Tensor]  # cosines and sines, [length, rotary size] each
@@ -31,7 +32,7 @@ class Attention(nn.Module):
 
     def __init__(self, spec: ModelSpec, layer: int, mesh: Mesh) -> None:
         super().__init__()
-        self.spec, self.tensor = spec, mesh.tensor
+        self.spec, self.tensor, self.sequence = spec, mesh.tensor, mesh.sequence
         self.turns, self.windowed = spec.turns(layer), spec.has_window(layer)
         stacked = (spec.query_size, spec.kv_size, spec.kv_size)
         self.qkv = SplitLinear(spec.hidden_size, stacked, mesh.tensor, bias=spec.qkv_bias)
@@ -47,10 +48,7 @@ class Attention(nn.Module):
             query, key = self.query_norm(query), self.key_norm(key)
         if self.turns:
             query, key = rotate(query, rotary), rotate(key, rotary)
-        repeats = self.spec.num_heads // self.spec.num_kv_heads
-        if repeats > 1:
-            key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-        mixed = attend(query, key, value, masks.window if self.windowed else masks.whole)
+        mixed = attend_together(query, key, value, masks.window if self.windowed else masks.whole, self.sequence)
         out: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -72,7 +70,7 @@ class LatentAttention(nn.Module):
 
     def __init__(self, spec: ModelSpec, latent: LatentSpec, layer: int, mesh: Mesh) -> None:
         super().__init__()
-        self.spec, self.latent, self.tensor = spec, latent, mesh.tensor
+        self.spec, self.latent, self.tensor, self.sequence = spec, latent, mesh.tensor, mesh.sequence
         self.turns, self.windowed = spec.turns(layer), spec.has_window(layer)
         if latent.query_rank:
             self.query_down = nn.Linear(spec.hidden_size, latent.query_rank, bias=False)
@@ -99,9 +97,21 @@ class LatentAttention(nn.Module):
             turning, shared = rotate(turning, rotary), rotate(shared, rotary)
         query = torch.cat([still, turning], dim=-1)
         key = torch.cat([key, shared.expand(-1, heads, -1, -1)], dim=-1)
-        mixed = attend(query, key, value, masks.window if self.windowed else masks.whole)
+        mixed = attend_together(query, key, value, masks.window if self.windowed else masks.whole, self.sequence)
         out: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return out
+
+
+def attend_together(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sequence: Axis) -> Tensor:
+    """Causal attention, [batch, heads, length, head_dim] each, where queries may have more heads than keys and values.
+
+    The ranks of `sequence` share out the length; `mask` is for all of it, and for the heads that a rank gets inside.
+    """
+    query, key, value = (to_heads(x, sequence) for x in (query, key, value))
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    return to_tokens(attend(query, key, value, mask), sequence)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

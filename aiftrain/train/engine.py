@@ -114,8 +114,11 @@ class Engine:
         return float(total) if self.mesh.tensor.index == 0 else 0.0
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        own = self.mesh.sequence.share(batch.tokens.shape[1])
+        mine = slice(own.start, own.stop)
         tokens, targets, documents = (
-            torch.from_numpy(array).to(self.device) for array in (batch.tokens, batch.targets, batch.documents)
+            torch.from_numpy(array).to(self.device)
+            for array in (batch.tokens[:, mine], batch.targets[:, mine], batch.documents)
         )
         with self._precision():
             objective, plain = self._engine(tokens, targets, documents if self._document_mask else None)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aiftrain.run.model import ModelSpec, MoeSpec
-from aiftrain.train.mesh import ALONE, Mesh
+from aiftrain.train.mesh import ALONE, Axis, Mesh
 from aiftrain.train.mlp import MLP, activation
 from aiftrain.train.parts import hold, shared_rows
 from aiftrain.train.tensor_parallel import copy_to, reduce_from
@@ -29,7 +29,7 @@ class Experts(nn.Module):
 
     def __init__(self, spec: ModelSpec, moe: MoeSpec, mesh: Mesh = ALONE) -> None:
         super().__init__()
-        self.spec, self.moe, self.tensor = spec, moe, mesh.tensor
+        self.spec, self.moe, self.tensor, self.sequence = spec, moe, mesh.tensor, mesh.sequence
         experts, hidden, inner = moe.num_experts, spec.hidden_size, moe.expert_intermediate_size
         stacked = (inner, inner) if spec.gated else (inner,)
         self.router = nn.Parameter(torch.empty(experts, hidden))
@@ -62,7 +62,7 @@ class Experts(nn.Module):
         out = reduce_from(mixed, self.tensor).view_as(x)
         if self.moe.shared_intermediate_size:
             out = out + self.shared(x)
-        return out, routing_loss(logits, chosen, self.moe)
+        return out, routing_loss(logits, chosen, self.moe, self.sequence)
 
     def _experts(self, tokens: Tensor, chosen: Tensor) -> Tensor:
         """What its experts make of each token, [tokens, experts_per_token, hidden]: sorted by expert and back."""
@@ -89,12 +89,19 @@ class Experts(nn.Module):
         return F.linear(self.activation(inner), down.T, down_bias)
 
 
-def routing_loss(logits: Tensor, chosen: Tensor, moe: MoeSpec) -> Tensor:
+def routing_loss(logits: Tensor, chosen: Tensor, moe: MoeSpec, sequence: Axis = ALONE.sequence) -> Tensor:
     """The weighted losses that keep a router fit, of logits [tokens, experts] and chosen [tokens, experts_per_token].
 
     Balance: experts * sum over experts of (its share of the choices * its mean probability), 1 where all are chosen
     alike (Switch, arXiv 2101.03961, eq. 4). z-loss: the mean squared log-partition (ST-MoE, arXiv 2202.08906, eq. 5).
+    Both are of the whole micro-batch, of which the ranks of `sequence` have a part each.
     """
-    choices = chosen.flatten().bincount(minlength=moe.num_experts) / chosen.numel()
-    balance = moe.num_experts * (choices * logits.softmax(-1).mean(0)).sum()
-    return moe.balance_loss * balance + moe.router_z_loss * logits.logsumexp(-1).square().mean()
+    experts, tokens = moe.num_experts, len(logits) * sequence.size
+    counts = chosen.flatten().bincount(minlength=experts)
+    own = torch.cat([counts, logits.softmax(-1).sum(0), logits.logsumexp(-1).square().sum()[None]])
+    # Each rank's loss depends on the tokens of all: both the sums and their gradients are summed over the ranks.
+    whole = copy_to(reduce_from(own, sequence), sequence)
+    choices, probabilities, squares = whole.split([experts, experts, 1])
+    balance = experts * (choices * probabilities).sum() / (tokens * tokens * chosen.shape[1])
+    loss: Tensor = moe.balance_loss * balance + moe.router_z_loss * squares.sum() / tokens
+    return loss

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aiftrain.run.model import ModelSpec
-from aiftrain.train.mesh import ALONE, Axis
+from aiftrain.train.mesh import ALONE, Mesh
 
 
 class Masks(NamedTuple):
@@ -19,13 +19,13 @@ class Masks(NamedTuple):
     window: Tensor | None  # for layers with a sliding window
 
 
-def make_masks(spec: ModelSpec, x: Tensor, documents: Tensor | None, tensor: Axis = ALONE.tensor) -> Masks:
-    """The masks of a forward pass over x [batch, length, hidden], with or without documents [batch, length].
+def make_masks(spec: ModelSpec, x: Tensor, documents: Tensor | None, mesh: Mesh = ALONE) -> Masks:
+    """The masks of a forward pass over this rank's part of the tokens, x [batch, part, hidden].
 
-    Where they differ from head to head they are for the rank's own heads. On a CPU there always is one, because
-    `attend` needs it there.
+    With or without documents [batch, length] of all tokens. Where masks differ from head to head they are for the heads
+    that the rank has in attention. On a CPU there always is one, because `attend` needs it there.
     """
-    length, device = x.shape[1], x.device
+    length, device = x.shape[1] * mesh.sequence.size, x.device
     windowed = spec.sliding_window is not None and spec.sliding_window < length
     if documents is None:
         if device.type != "cpu" and not windowed and spec.positions != "alibi":
@@ -33,9 +33,8 @@ def make_masks(spec: ModelSpec, x: Tensor, documents: Tensor | None, tensor: Axi
         documents = torch.zeros(1, length, dtype=torch.int32, device=device)
     autocast = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if autocast else x.dtype
-    heads = tensor.share(spec.num_heads)
-    slopes = alibi(spec.num_heads, length, device)[heads.start : heads.stop] if spec.positions == "alibi" else None
-    slopes = None if slopes is None else slopes.to(dtype)
+    heads = own_heads(spec, mesh)
+    slopes = alibi(spec.num_heads, length, device, heads).to(dtype) if spec.positions == "alibi" else None
     whole = _with_slopes(document_mask(documents, dtype), slopes)
     window = _with_slopes(document_mask(documents, dtype, spec.sliding_window), slopes) if windowed else whole
     return Masks(whole, window)
@@ -59,11 +58,19 @@ def document_mask(documents: Tensor, dtype: torch.dtype, window: int | None = No
     return torch.zeros(allowed.shape, dtype=dtype, device=documents.device).masked_fill_(~allowed, -torch.inf)[:, None]
 
 
-def alibi(heads: int, length: int, device: torch.device) -> Tensor:
-    """[heads, length, length]: minus the distance between two tokens, times each head's slope (arXiv 2108.12409)."""
+def own_heads(spec: ModelSpec, mesh: Mesh) -> range:
+    """The heads that a rank has in attention: of those of its place in a tensor, its place in a sequence's."""
+    of_tensor = mesh.tensor.share(spec.num_heads)
+    of_both = mesh.sequence.share(len(of_tensor))
+    return of_tensor[of_both.start : of_both.stop]
+
+
+def alibi(heads: int, length: int, device: torch.device, own: range) -> Tensor:
+    """[own heads, length, length]: minus the distance between tokens, times each head's slope (arXiv 2108.12409)."""
     positions = torch.arange(length, device=device, dtype=torch.float32)
     distances = positions[None, :] - positions[:, None]
-    return torch.tensor(alibi_slopes(heads), device=device)[:, None, None] * distances
+    slopes = alibi_slopes(heads)[own.start : own.stop]
+    return torch.tensor(slopes, device=device)[:, None, None] * distances
 
 
 def alibi_slopes(heads: int) -> list[float]:

@@ -114,12 +114,14 @@ class Decoder(nn.Module):
     ) -> Logits | Losses:
         """Logits [batch, length, V], or with `targets` the summed losses (objective, plain).
 
-        tokens, targets, documents: integers [batch, length]. Attention stays inside equal `documents`.
+        tokens, targets: integers [batch, length]; where ranks share out sequences, of this rank's part of the length.
+        documents: integers [batch, length] of all of it. Attention stays inside equal `documents`.
         """
-        length = tokens.shape[1]
-        rotary = (self.cos[:length], self.sin[:length])
-        x = self._embedded(tokens)
-        masks = make_masks(self.spec, x, documents, self.mesh.tensor)
+        part = tokens.shape[1]
+        own = slice(self.mesh.sequence.index * part, (self.mesh.sequence.index + 1) * part)
+        x = self._embedded(tokens, own)
+        rotary = (self.cos[own], self.sin[own])
+        masks = make_masks(self.spec, x, documents, self.mesh)
         routing: Tensor | None = None
         for layer in self.layers:
             x, routing = self.run_layer(layer, x, routing, rotary, masks)
@@ -129,11 +131,11 @@ class Decoder(nn.Module):
         objective, plain = out
         return objective + routing * (targets != IGNORE).sum() / self.spec.expert_layers, plain
 
-    def _embedded(self, tokens: Tensor) -> Tensor:
-        """tokens [batch, length] -> [batch, length, hidden]."""
+    def _embedded(self, tokens: Tensor, own: slice) -> Tensor:
+        """tokens [batch, part], which stand at `own` in their sequences -> [batch, part, hidden]."""
         x: Tensor = self.embed(tokens)
         if self.spec.max_positions:
-            x = x + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
+            x = x + self.positions(torch.arange(own.start, own.stop, device=tokens.device))
         return self.embed_norm(x) if self.spec.embedding_norm else x
 
 

@@ -32,6 +32,7 @@ _DEAR = frozenset(
         _aten._scaled_dot_product_efficient_attention,
         _aten._scaled_dot_product_cudnn_attention,
         torch.ops._c10d_functional.all_reduce,  # of tensor parallelism
+        torch.ops._c10d_functional.all_to_all_single,  # of sequence and expert parallelism
         torch.ops._c10d_functional.wait_tensor,
     )
 )

@@ -27,6 +27,7 @@ MODELS = {"dense": (), "tied": ("model.tie_embeddings=true",), "moe": (f"model.m
 FAST = [
     (2, "tp", "dense"),
     (4, "tp parallelism.zero_stage=3", "moe"),
+    (4, "sp parallelism.zero_stage=3", "moe"),
 ]
 THOROUGH = [
     (2, "zero1", "dense"),
@@ -42,6 +43,9 @@ THOROUGH = [
     (2, "offload", "dense"),
     (4, "offload parallelism.zero_stage=1", "moe"),
     (2, "offload3", "dense"),
+    (2, "sp", "tied"),
+    (4, "sp parallelism.sequence=4 parallelism.zero_stage=0", "dense"),
+    (4, "sp parallelism.tensor=2 parallelism.zero_stage=2", "moe"),
 ]
 CASES = [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in THOROUGH)]
 

@@ -1,0 +1,57 @@
+"""Which layouts the engine can run: each rule a function that gives what stands against a run, with what would fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import prod
+
+from aiftrain.errors import Problem
+from aiftrain.run.spec import RunSpec
+
+Rule = Callable[[RunSpec], Iterator[Problem]]
+
+
+def heads_share_out(spec: RunSpec) -> Iterator[Problem]:
+    """Ranks of a tensor, and those of a sequence, share out the heads of attention."""
+    strategy = spec.parallelism
+    yield from _shared_out("model.num_heads", spec.model.num_heads, tensor=strategy.tensor, sequence=strategy.sequence)
+
+
+def tensors_share_out(spec: RunSpec) -> Iterator[Problem]:
+    """What the ranks of a tensor share out besides the heads."""
+    model, tensor = spec.model, spec.parallelism.tensor
+    sizes = {"vocab_size": model.vocab_size}
+    if model.latent is None:
+        sizes["num_kv_heads"] = model.num_kv_heads
+    if model.expert_layers < model.num_layers:
+        sizes["intermediate_size"] = model.intermediate_size
+    if model.moe:
+        sizes["moe.expert_intermediate_size"] = model.moe.expert_intermediate_size
+        sizes["moe.shared_intermediate_size"] = model.moe.shared_intermediate_size
+    for name, size in sizes.items():
+        yield from _shared_out(f"model.{name}", size, tensor=tensor)
+
+
+def sequences_share_out(spec: RunSpec) -> Iterator[Problem]:
+    """Ranks of a sequence have equal parts of it."""
+    yield from _shared_out("train.sequence_length", spec.train.sequence_length, sequence=spec.parallelism.sequence)
+
+
+RULES: tuple[Rule, ...] = (heads_share_out, tensors_share_out, sequences_share_out)
+
+
+def layout_problems(spec: RunSpec) -> list[Problem]:
+    """All that stands against the layout of a run."""
+    return [problem for rule in RULES for problem in rule(spec)]
+
+
+def _shared_out(where: str, size: int, **axes: int) -> Iterator[Problem]:
+    """Something that the ranks of these axes together share out has to be a multiple of their number."""
+    ranks, used = prod(axes.values()), {name: of for name, of in axes.items() if of > 1}
+    if size % ranks == 0:
+        return
+    product = " x ".join(f"{name} {of}" for name, of in used.items())
+    sizes = f"{size // ranks * ranks} or {(size // ranks + 1) * ranks}" if size > ranks else str(ranks)
+    fewer = ", ".join(str(number) for number in range(1, ranks) if size % number == 0)
+    fits = f"{where}={sizes}, or {' x '.join(f'parallelism.{name}' for name in used)} of {fewer}"
+    yield Problem(where, f"{size} cannot be shared out in equal parts by {product}", fits)

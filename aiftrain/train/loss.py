@@ -48,7 +48,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         sums = torch.zeros(2, dtype=torch.float32, device=hidden.device)
         of_chunk = loss_and_gradient if tensor.size == 1 else partial(shared_loss_and_gradient, tensor=tensor)
         wants_gradient = any(ctx.needs_input_grad)
-        d_hidden, d_weight = torch.empty_like(rows), torch.zeros_like(weight, dtype=torch.float32)
+        d_hidden, d_weight = torch.empty_like(rows), torch.empty_like(weight, dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(rows), chunk):
                 part = slice(start, start + chunk)
@@ -56,7 +56,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 sums += chunk_sums
                 if wants_gradient:
                     torch.mm(d_logits, matrix, out=d_hidden[part])
-                    _add_product(d_weight, d_logits.T, rows[part])
+                    _add_product(d_weight, d_logits.T, rows[part], first=start == 0)
         ctx.save_for_backward(d_hidden.to(hidden.dtype), d_weight.to(weight.dtype))
         objective, plain = sums[0].clone(), sums[1].clone()
         ctx.mark_non_differentiable(plain)
@@ -65,7 +65,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_objective: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * d_objective, d_weight * d_objective, None, None, None, None
+        return d_hidden.mul_(d_objective), d_weight.mul_(d_objective), None, None, None, None
 
 
 def loss_and_gradient(logits: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
@@ -73,37 +73,51 @@ def loss_and_gradient(logits: Tensor, targets: Tensor, z_loss: float) -> tuple[T
 
     With p = softmax(logits) and Z the partition: d/dlogits = p * (1 + 2 * z_loss * log Z) - onehot(target).
     """
-    values = logits.float()
+    shares, log_z = _softmax(logits)
     valid = (targets != IGNORE).float()
-    goal = targets.clamp(min=0)
-    picked = values.gather(1, goal[:, None])[:, 0]
-    sums, gradient = _finish(values, values.logsumexp(-1), goal, picked, valid, valid, z_loss)
-    return sums, gradient.to(logits.dtype)
+    goal = targets.clamp(min=0)[:, None]
+    picked = logits.gather(1, goal)[:, 0]
+    gradient = _gradient(shares, _factor(log_z, valid, z_loss), goal, valid)
+    return _sums(log_z, picked, valid, z_loss), gradient.to(logits.dtype)
 
 
 def shared_loss_and_gradient(logits: Tensor, targets: Tensor, z_loss: float, *, tensor: Axis) -> tuple[Tensor, Tensor]:
     """The same where the ranks of `tensor` share out the vocabulary: logits [n, V / size], the sums of the whole."""
-    values = logits.float()
+    shares, own_log_z = _softmax(logits)
     valid = (targets != IGNORE).float()
     place = targets - tensor.index * logits.shape[1]
     here = valid * ((place >= 0) & (place < logits.shape[1]))
-    goal = place.clamp(0, logits.shape[1] - 1)
-    own = torch.stack([values.logsumexp(-1), values.gather(1, goal[:, None])[:, 0] * here])
+    goal = place.clamp(0, logits.shape[1] - 1)[:, None]
+    own = torch.stack([own_log_z, logits.gather(1, goal)[:, 0] * here])
     log_zs, picked = gathered(own, tensor).unbind(1)
-    sums, gradient = _finish(values, log_zs.logsumexp(0), goal, picked.sum(0), valid, here, z_loss)
-    return sums, gradient.to(logits.dtype)
+    log_z = log_zs.logsumexp(0)
+    factor = _factor(log_z, valid, z_loss) * (own_log_z - log_z).exp()
+    return _sums(log_z, picked.sum(0), valid, z_loss), _gradient(shares, factor, goal, here).to(logits.dtype)
 
 
-def _finish(
-    values: Tensor, log_z: Tensor, goal: Tensor, picked: Tensor, valid: Tensor, here: Tensor, z_loss: float
-) -> tuple[Tensor, Tensor]:
-    """From each token's log-partition and the logit of its target, which is column `goal` where it is `here`."""
+def _softmax(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax of logits [n, V], and its log-partition [n], in fp32.
+
+    The largest share is 1/V or more, so the partition can be had from it, without another pass of exponentials.
+    """
+    shares = torch.softmax(logits, -1, dtype=torch.float32)
+    return shares, logits.amax(-1) - shares.amax(-1).log()
+
+
+def _factor(log_z: Tensor, valid: Tensor, z_loss: float) -> Tensor:
+    return (1 + 2 * z_loss * log_z) * valid
+
+
+def _gradient(shares: Tensor, factor: Tensor, goal: Tensor, here: Tensor) -> Tensor:
+    """shares * factor, less one at the target's column `goal` [n, 1] where it is `here` [n]. Overwrites `shares`."""
+    return shares.mul_(factor[:, None]).scatter_add_(1, goal, -here[:, None])
+
+
+def _sums(log_z: Tensor, picked: Tensor, valid: Tensor, z_loss: float) -> Tensor:
+    """[objective, plain] from each token's log-partition and the logit of its target."""
     plain = (log_z - picked) * valid
     objective = plain + z_loss * log_z.square() * valid
-    scale = (1 + 2 * z_loss * log_z) * valid
-    gradient = (values - log_z[:, None]).exp() * scale[:, None]
-    gradient = gradient.scatter_add(1, goal[:, None], -here[:, None])
-    return torch.stack([objective.sum(), plain.sum()]), gradient
+    return torch.stack([objective.sum(), plain.sum()])
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
@@ -111,8 +125,11 @@ def _compute_dtype(hidden: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+def _add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
+    """total += left @ right, whatever the types; the `first` product overwrites what was there."""
     if left.dtype == total.dtype:
-        total.addmm_(left, right)
+        total.addmm_(left, right, beta=0 if first else 1)
+    elif first:
+        total.copy_(left @ right)
     else:
         total += left @ right

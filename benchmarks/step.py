@@ -1,89 +1,61 @@
-"""Training step: aiftrain against transformers' Llama in a plain DeepSpeed loop, and in the Hugging Face Trainer.
+"""Training step: aiftrain against transformers' Llama in a DeepSpeed loop, the Hugging Face Trainer and Fabric.
 
-    python benchmarks/step.py [--json] [--size 10m|60m] [--vocabulary 32768] [--rounds 5] [--steps 2]
+    python -m benchmarks.step [--size 10m|60m] [--vocabulary 32768] [--rounds 5] [--steps 2] [--threads 2] [--engine]
+                              [--json]
 
-Same model, batch, precision (fp32), ZeRO stage and threads. Every contestant lives in a process of its own and waits
-while the others run; in each round each does a few steps in turn. Seconds are whole-step wall clock; the medians over
-rounds are compared. Ours has the environment that our launcher gives (the C library keeps freed memory) and masks
-documents, as by default. `transformers-tuned` is the plain loop in our environment, to show what that alone does.
+Same model, batch, precision (fp32) and threads. Every contestant lives in a process of its own and waits while the
+others run; in each round each does a few steps in turn. Seconds are whole-step wall clock; the medians over rounds are
+compared. One of them does nothing but square matrix products, of as many operations as a step: what the machine could
+do in that very round. Ours has the environment that our launcher gives (the C library keeps freed memory) and masks
+documents, as by default. `deepspeed-tuned` is the DeepSpeed loop in our environment, to show what that alone does.
+`--engine` compares with each other: our model in a loop of torch alone, and our engine under ZeRO 0 to 3.
+
+While other programs run, `--threads 1` and the CPU seconds say more than wall clock: waiting for a core counts as
+nothing there. With more threads it does not help, since a thread whose turn it is spins while it waits for the others.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from aiftrain.launch.environment import KEEP_MEMORY
+from benchmarks.turns import CORES, Team, cpu_medians, medians, take_turns
 
-OURS = ("aiftrain", "aiftrain-compiled")
-THEIRS = ("transformers", "trainer")
-CONTESTANTS = (*OURS, *THEIRS, "transformers-tuned")
-WORKER = Path(__file__).with_name("step_contestant.py")
-
-
-class Contestant:
-    """A process that trains a few steps when told to, and says how long they took."""
-
-    def __init__(self, name: str, size: str, vocabulary: int) -> None:
-        self.name = name
-        self.seconds: list[float] = []
-        environment = os.environ | {"DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
-        if name not in THEIRS:
-            environment |= KEEP_MEMORY
-        self._process = subprocess.Popen(
-            [sys.executable, str(WORKER), name, size, str(vocabulary)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        self.facts = self._answer()
-
-    def run(self, steps: int) -> float:
-        """Seconds a step, over `steps` steps."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
-        return self._answer()["seconds"] / steps
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def _answer(self) -> dict[str, float]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("{"):
-                answer: dict[str, float] = json.loads(line)
-                return answer
-        raise SystemExit(f"{self.name} ended without an answer; run {WORKER.name} {self.name} by hand to see why")
+OURS, THEIRS = ("aiftrain-zero1", "aiftrain-zero1-compiled"), ("deepspeed", "trainer", "fabric")
+CONTESTANTS = ("matmul", *OURS, *THEIRS, "deepspeed-tuned")
+ENGINES = ("matmul", "bare", *(f"aiftrain-zero{stage}" for stage in range(4)))
+QUIET = {"DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
 
 
-def measure(size: str, vocabulary: int, rounds: int, steps: int) -> dict[str, Any]:
-    """Interleave the contestants: median seconds a step, and how many times as fast as theirs ours are."""
-    contestants = [Contestant(name, size, vocabulary) for name in CONTESTANTS]
+def team(name: str, size: str, vocabulary: int, ranks: int = 1, threads: int = CORES) -> Team:
+    environment: Mapping[str, str] = QUIET if name in THEIRS else QUIET | KEEP_MEMORY
+    arguments = ("-m", "benchmarks.step_contestant", name, size, str(vocabulary))
+    return Team(name, arguments, environment, ranks, threads)
+
+
+def measure(
+    names: tuple[str, ...], size: str, vocabulary: int, *, rounds: int, steps: int, threads: int
+) -> dict[str, Any]:
+    """Let the contestants take turns: median seconds a step, and the share of the matrix products' rate."""
+    teams = [team(name, size, vocabulary, threads=threads) for name in names]
     try:
-        for contestant in contestants:
-            contestant.run(2)
-        for _ in range(rounds):
-            for contestant in contestants:
-                contestant.seconds.append(contestant.run(steps))
+        circumstances = take_turns(teams, rounds, steps)
     finally:
-        for contestant in contestants:
-            contestant.close()
-    medians = {contestant.name: statistics.median(contestant.seconds) for contestant in contestants}
-    facts = contestants[0].facts
-    return facts | {
-        "seconds": medians,
-        "matmul_share": {name: facts["flops"] / seconds / facts["matmul_flops"] for name, seconds in medians.items()},
-        "times_as_fast": {ours: {name: medians[name] / medians[ours] for name in medians} for ours in OURS},
+        for each in teams:
+            each.close()
+    seconds = medians(teams)
+    facts = teams[0].facts
+    return circumstances | {
+        "size": size,
+        "parameters": facts["parameters"],
+        "threads": threads,
+        "matmul_flops": facts["flops"] / seconds["matmul"],
+        "seconds": seconds,
+        "cpu_seconds": cpu_medians(teams),
+        "matmul_share": {name: seconds["matmul"] / taken for name, taken in seconds.items()},
     }
 
 
@@ -93,24 +65,37 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=32_768)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=CORES)
+    parser.add_argument("--engine", action="store_true", help="our engine under each ZeRO stage against torch alone")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    result = measure(options.size, options.vocabulary, options.rounds, options.steps)
-    print(json.dumps(result, indent=2) if options.json else table(result))
-
-
-def table(result: dict[str, Any]) -> str:
-    """The result for people."""
-    head = (
-        f"{result['parameters']:,} parameters, {result['tokens']:,} tokens a step, {result['threads']} threads, "
-        f"fp32 matmul {result['matmul_flops'] / 1e9:.0f} GFLOP/s\n"
-        f"{'':20}{'s/step':>8}{'of matmul':>11}{'aiftrain is':>13}{'compiled is':>13}\n"
+    names, against = (ENGINES, ("bare",)) if options.engine else (CONTESTANTS, OURS)
+    result = measure(
+        names,
+        options.size,
+        options.vocabulary,
+        rounds=options.rounds,
+        steps=options.steps,
+        threads=options.threads,
     )
-    eager, compiled = (result["times_as_fast"][name] for name in OURS)
+    print(json.dumps(result, indent=2) if options.json else table(result, against))
+
+
+def table(result: dict[str, Any], against: tuple[str, ...]) -> str:
+    """The result for people; the last columns say how many times as fast as each row `against` are, by wall clock and
+    by CPU seconds."""
+    seconds, cpu = result["seconds"], result["cpu_seconds"]
+    head = (
+        f"{result['parameters']:,} parameters, {result['threads']} threads, fp32 matmul "
+        f"{result['matmul_flops'] / 1e9:.0f} GFLOP/s, load {result['load_before']:.1f} to {result['load_after']:.1f}\n"
+        f"{'':25}{'s/step':>8}{'CPU s':>8}{'of matmul':>11}  " + "  ".join(f"{name} is" for name in against) + "\n"
+    )
     rows = (
-        f"{name:20}{result['seconds'][name]:8.3f}{result['matmul_share'][name]:11.2f}"
-        f"{eager[name]:11.2f} x{compiled[name]:11.2f} x"
-        for name in CONTESTANTS
+        f"{name:25}{seconds[name]:8.3f}{cpu[name]:8.3f}{result['matmul_share'][name]:11.2f}  "
+        + "  ".join(
+            f"{taken / seconds[ours]:.2f} x ({cpu[name] / cpu[ours]:.2f})".rjust(len(ours) + 3) for ours in against
+        )
+        for name, taken in seconds.items()
     )
     return head + "\n".join(rows)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from aiftrain.errors import Problem
 from aiftrain.run.base import Strict
 from aiftrain.run.spec import ParallelSpec, Precision, Recompute, RunSpec
+from aiftrain.run.stages import stage_bounds
 
 
 class Place(NamedTuple):
@@ -24,7 +25,8 @@ class ParallelLayout(Strict):
 
     `world_size == data_parallel * tensor_parallel * pipeline_parallel * context_parallel`; experts are shared
     out inside the data-parallel ranks. `shard_group` is how many ranks share out the states (hybrid sharding,
-    MiCS); None: all data-parallel ones.
+    MiCS); None: all data-parallel ones. `stages`: of a pipeline, the first layer of each stage, and at the end how
+    many there are; empty: in equal parts.
     """
 
     nodes: int
@@ -37,6 +39,7 @@ class ParallelLayout(Strict):
     tensor_parallel: int = 1
     sequence_parallel: bool = False  # Megatron's: norms and residuals shared out over the tensor-parallel ranks
     pipeline_parallel: int = 1
+    stages: tuple[int, ...] = ()
     virtual_stages: int = 1  # chunks of layers that each pipeline rank holds (interleaved schedule)
     context_parallel: int = 1  # ranks that share out one sequence (ring attention, Ulysses)
     expert_parallel: int = 1
@@ -51,6 +54,13 @@ class ParallelLayout(Strict):
     def sharers(self) -> int:
         """Ranks that DeepSpeed takes for data-parallel: those that share out a batch, by sequences or inside them."""
         return self.data_parallel * self.context_parallel
+
+    def layers(self, stage: int, of_all: int) -> range:
+        """Which of a model's layers, counted from 0, a stage of the pipeline holds."""
+        bounds = self.stages or [
+            of_all * number // self.pipeline_parallel for number in range(self.pipeline_parallel + 1)
+        ]
+        return range(bounds[stage], bounds[stage + 1])
 
     def place(self, rank: int) -> Place:
         """Where `rank` stands."""
@@ -87,6 +97,7 @@ def make_layout(spec: RunSpec) -> ParallelLayout | Problem:
         data_parallel=sharers,
         tensor_parallel=strategy.tensor,
         pipeline_parallel=strategy.pipeline,
+        stages=stage_bounds(spec.model, strategy.pipeline, spec.train.sequence_length),
         context_parallel=strategy.sequence,
         expert_parallel=strategy.expert,
         shard_group=strategy.shard_group,

@@ -261,16 +261,29 @@ class ModelSpec(Strict):
         used = self.moe.experts_per_token * self.mlp_parameters(self.moe.expert_intermediate_size)
         return self.non_expert_parameters + self.expert_layers * used
 
+    def layer_matmul_parameters(self, layer: int) -> int:
+        """Weights of the matrices that one token is multiplied with in layer `layer`, counted from 0."""
+        if self.moe is None or not self.has_experts(layer):
+            return self.attention_matmul_parameters + self.mlp_matmul_parameters(self.intermediate_size)
+        sizes = self.moe.experts_per_token * self.moe.expert_intermediate_size + self.moe.shared_intermediate_size
+        router = self.hidden_size * self.moe.num_experts
+        return self.attention_matmul_parameters + self.mlp_matmul_parameters(sizes) + router
+
     @property
     def active_matmul_parameters(self) -> int:
         """Weights of the matrices that one token is multiplied with, the output projection among them."""
-        dense = (self.num_layers - self.expert_layers) * self.mlp_matmul_parameters(self.intermediate_size)
-        weights = self.num_layers * self.attention_matmul_parameters + dense + self.vocab_size * self.hidden_size
-        if self.moe is None:
-            return weights
-        sizes = self.moe.experts_per_token * self.moe.expert_intermediate_size + self.moe.shared_intermediate_size
-        router = self.hidden_size * self.moe.num_experts
-        return weights + self.expert_layers * (self.mlp_matmul_parameters(sizes) + router)
+        layers = sum(self.layer_matmul_parameters(layer) for layer in range(self.num_layers))
+        return layers + self.vocab_size * self.hidden_size
+
+    def layer_flops_per_token(self, layer: int, sequence_length: int) -> float:
+        """What layer `layer`, counted from 0, adds to `flops_per_token`."""
+        context = self._mean_context(layer, sequence_length)
+        return 6.0 * self.layer_matmul_parameters(layer) + 6 * (self.query_size + self.mixed_size) * context
+
+    @property
+    def head_flops_per_token(self) -> int:
+        """What the output projection adds to `flops_per_token`."""
+        return 6 * self.vocab_size * self.hidden_size
 
     def flops_per_token(self, sequence_length: int) -> float:
         """Model FLOPs to train on one token: forward and backward of every matrix product.
@@ -281,8 +294,8 @@ class ModelSpec(Strict):
         length / 2. The embedding look-up is no product; the output head is one. Document masks reduce the real
         work further and are not credited.
         """
-        contexts = sum(self._mean_context(layer, sequence_length) for layer in range(self.num_layers))
-        return 6.0 * self.active_matmul_parameters + 6 * (self.query_size + self.mixed_size) * contexts
+        layers = (self.layer_flops_per_token(layer, sequence_length) for layer in range(self.num_layers))
+        return sum(layers) + self.head_flops_per_token
 
     def _mean_context(self, layer: int, sequence_length: int) -> float:
         window = min(self.sliding_window or sequence_length, sequence_length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -40,6 +40,8 @@ class Engine:
         # Without ZeRO, DeepSpeed clips but keeps the norm to itself; deepspeed.json then leaves clipping to us.
         self._clips = self.layout.zero_stage == 0
         self._max_norm = spec.optimizer.grad_clip or math.inf
+        self._norm: Tensor | None = None  # of the last step's gradients, as `_clip` found it
+        self._loss = torch.zeros((), device=device)  # of the last step, as far as this rank takes it
         unit = None if mesh.is_plain else ModelParallelUnit(mesh)
         model = _build(spec, self.layout, config, device, mesh, unit)
         if spec.train.compile:
@@ -66,28 +68,34 @@ class Engine:
         self._set_lr(lr)
         # DeepSpeed averages over micro-batches and ranks; what we want is the sum over tokens / tokens.
         scale = self.layout.accumulation * self.layout.sharers / tokens
-        total = torch.zeros((), device=self.device)
+        self._loss = torch.zeros((), device=self.device)
         self._engine.train()
+        self._passes(list(batches), scale)
+        norm = self._engine.get_global_grad_norm() if self._norm is None else self._norm
+        return self._counted(self._loss), float(norm)
+
+    def _passes(self, batches: Sequence[Batch], scale: float) -> None:
+        """All micro-batches of a step, forward and backward, and the update."""
         for number, batch in enumerate(batches):
             with nullcontext() if number else self.first_forward.timing():
-                objective, plain = self._losses(batch)
-            self._engine.backward(objective * scale)
-            if self.mesh.replica.size > 1 and self._engine.is_gradient_accumulation_boundary():
-                average_over_replicas(self._engine, self.mesh.replica)
-            norm = self._clip() if self._clips and self._engine.is_gradient_accumulation_boundary() else None
-            self._engine.step()
-            total += plain
-        return self._counted(total), float(self._engine.get_global_grad_norm() if norm is None else norm)
+                objective, plain = self._forward(batch)
+            self._loss += plain
+            self._backward(objective * scale)
+            self._update()
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
         """This rank's summed loss, and the number of tokens that carry one."""
         self._engine.eval()
-        total, count = torch.zeros((), device=self.device), 0
+        batches = list(batches)
+        count = sum(batch.valid_tokens for batch in batches)
+        return self._counted(self._validation_loss(batches)), count if self.mesh.leads else 0
+
+    def _validation_loss(self, batches: Sequence[Batch]) -> Tensor:
+        total = torch.zeros((), device=self.device)
         for batch in batches:
-            total += self._losses(batch)[1]
-            count += batch.valid_tokens
-        return self._counted(total), count if self.mesh.leads else 0
+            total += self._forward(batch)[1]
+        return total
 
     def fragments(self) -> Iterator[LiveFragment]:
         """This rank's part of weights and optimizer state; the `owned` ones of all ranks are the whole, once."""
@@ -113,7 +121,8 @@ class Engine:
         """The ranks of a tensor have the same loss."""
         return float(total) if self.mesh.tensor.index == 0 else 0.0
 
-    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _forward(self, batch: Batch, handed: Tensor | None = None) -> Any:
+        """The summed losses (objective, plain); of a stage of a pipeline, what the model says."""
         own = self.mesh.sequence.share(batch.tokens.shape[1])
         mine = slice(own.start, own.stop)
         tokens, targets, documents = (
@@ -121,8 +130,19 @@ class Engine:
             for array in (batch.tokens[:, mine], batch.targets[:, mine], batch.documents)
         )
         with self._precision():
-            objective, plain = self._engine(tokens, targets, documents if self._document_mask else None)
-        return objective, plain
+            return self._engine(tokens, targets, documents if self._document_mask else None, handed)
+
+    def _backward(self, objective: Tensor) -> None:
+        self._engine.backward(objective)
+
+    def _update(self) -> None:
+        """The update, after a step's last micro-batch; after the others DeepSpeed counts."""
+        boundary = self._engine.is_gradient_accumulation_boundary()
+        if self.mesh.replica.size > 1 and boundary:
+            average_over_replicas(self._engine, self.mesh.replica)
+        if self._clips and boundary:
+            self._norm = self._clip()
+        self._engine.step()
 
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self._autocast else nullcontext()
@@ -152,6 +172,7 @@ def _build(
             loss_chunk=spec.train.loss_chunk,
             recompute=layout.recompute,
             mesh=mesh,
+            layers=layout.layers(mesh.pipeline.index, spec.model.num_layers),
         )
     initialise(model, spec.seed)
     return model.to(device)
@@ -184,6 +205,6 @@ def _compile(model: Decoder, recompute: Recompute) -> None:
     if recompute == "selective":
         model.run_layer = torch.compile(model.run_layer)
     else:
-        for layer in model.layers:
+        for layer in model.layers.values():
             layer.compile()
     loss.loss_and_gradient = torch.compile(loss.loss_and_gradient)

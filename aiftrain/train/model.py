@@ -28,6 +28,7 @@ from aiftrain.train.tensor_parallel import SplitEmbedding, copy_to
 
 Logits = Tensor
 Losses = tuple[Tensor, Tensor]  # the objective, and the plain cross-entropy, summed over tokens
+Handed = tuple[Tensor, Tensor | None]  # hidden states for the next stage, and this stage's share of the objective
 
 
 class Layer(nn.Module):
@@ -55,12 +56,17 @@ class Layer(nn.Module):
 class Head(nn.Module):
     """The output projection. It gives logits (a rank's part of the vocabulary), or the loss without them."""
 
-    weight: nn.Parameter
+    weight: Tensor
 
     def __init__(self, spec: ModelSpec, tied: nn.Parameter | None, mesh: Mesh) -> None:
+        """Its weight is `tied`, or its own; a tied one that is on another stage of a pipeline is a buffer here."""
         super().__init__()
         self.tensor, self.z_loss = mesh.tensor, spec.z_loss
-        self.weight = tied if tied is not None else self._own(spec.vocab_size, spec.hidden_size)
+        if tied is None and spec.tie_embeddings:
+            lent = torch.empty(spec.vocab_size // mesh.tensor.size, spec.hidden_size)
+            self.register_buffer("weight", lent, persistent=False)
+        else:
+            self.weight = self._own(spec.vocab_size, spec.hidden_size) if tied is None else tied
 
     def _own(self, vocabulary: int, hidden: int) -> nn.Parameter:
         axis = self.tensor
@@ -79,7 +85,10 @@ class Head(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The whole model. Weights are set by `initialise`, not by the constructor."""
+    """The whole model, or the layers of one stage of a pipeline: the first has the embedding, the last the head.
+
+    Weights are set by `initialise`, not by the constructor. On every stage they have the names of the whole model's.
+    """
 
     cos: Tensor
     sin: Tensor
@@ -92,44 +101,64 @@ class Decoder(nn.Module):
         loss_chunk: int = 1024,
         recompute: Recompute = "none",
         mesh: Mesh = ALONE,
+        layers: range | None = None,
     ) -> None:
+        """layers: of the whole model, counted from 0, those that are built here; None: all."""
         super().__init__()
         self.spec, self.mesh = spec, mesh
+        layers = layers or range(spec.num_layers)
+        self.is_first, self.is_last = layers.start == 0, layers.stop == spec.num_layers
         self.loss_chunk = loss_chunk
         self.run_layer = runner(recompute)
-        self.embed = SplitEmbedding(spec.vocab_size, spec.hidden_size, mesh.tensor)
-        if spec.max_positions:
-            self.positions = nn.Embedding(spec.max_positions, spec.hidden_size)
-        if spec.embedding_norm:
-            self.embed_norm = hidden_norm(spec)
-        self.layers = nn.ModuleList(Layer(spec, index, mesh) for index in range(spec.num_layers))
-        self.norm = hidden_norm(spec)
-        self.head = Head(spec, self.embed.weight if spec.tie_embeddings else None, mesh)
+        if self.is_first:
+            self._build_embedding()
+        self.layers = nn.ModuleDict({str(index): Layer(spec, index, mesh) for index in layers})
+        if self.is_last:
+            self.norm = hidden_norm(spec)
+            self.head = Head(spec, self.embed.weight if self.is_first and spec.tie_embeddings else None, mesh)
         cos, sin = rotary_table(spec, sequence_length)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
+    def _build_embedding(self) -> None:
+        spec = self.spec
+        self.embed = SplitEmbedding(spec.vocab_size, spec.hidden_size, self.mesh.tensor)
+        if spec.max_positions:
+            self.positions = nn.Embedding(spec.max_positions, spec.hidden_size)
+        if spec.embedding_norm:
+            self.embed_norm = hidden_norm(spec)
+
     def forward(
-        self, tokens: Tensor, targets: Tensor | None = None, documents: Tensor | None = None
-    ) -> Logits | Losses:
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        documents: Tensor | None = None,
+        handed: Tensor | None = None,
+    ) -> Logits | Losses | Handed:
         """Logits [batch, length, V], or with `targets` the summed losses (objective, plain).
 
         tokens, targets: integers [batch, length]; where ranks share out sequences, of this rank's part of the length.
-        documents: integers [batch, length] of all of it. Attention stays inside equal `documents`.
+        documents: integers [batch, length] of all of it. Attention stays inside equal `documents`. A stage that is not
+        the first takes the hidden states [batch, length, hidden] that the one before it `handed` on; one that is not
+        the last gives such, and its share of the objective.
         """
         part = tokens.shape[1]
         own = slice(self.mesh.sequence.index * part, (self.mesh.sequence.index + 1) * part)
-        x = self._embedded(tokens, own)
+        x = self._embedded(tokens, own) if handed is None else handed
         rotary = (self.cos[own], self.sin[own])
         masks = make_masks(self.spec, x, documents, self.mesh)
         routing: Tensor | None = None
-        for layer in self.layers:
+        for layer in self.layers.values():
             x, routing = self.run_layer(layer, x, routing, rotary, masks)
+        if routing is not None and targets is not None:
+            routing = routing * (targets != IGNORE).sum() / self.spec.expert_layers
+        if not self.is_last:
+            return x, routing
         out: Logits | Losses = self.head(self.norm(x), targets, self.loss_chunk)
         if routing is None or targets is None:
             return out
         objective, plain = out
-        return objective + routing * (targets != IGNORE).sum() / self.spec.expert_layers, plain
+        return objective + routing, plain
 
     def _embedded(self, tokens: Tensor, own: slice) -> Tensor:
         """tokens [batch, part], which stand at `own` in their sequences -> [batch, part, hidden]."""

@@ -18,6 +18,7 @@ from aiftrain.train.engine import Engine
 from aiftrain.train.loop import Trainer
 from aiftrain.train.measure import matmul_flops
 from aiftrain.train.mesh import Mesh
+from aiftrain.train.pipeline.engine import PipelinedEngine
 from aiftrain.train.preflight.check import Preflight
 from aiftrain.train.process import RankProcess, StopRequest
 from aiftrain.train.randomness import seed_everything
@@ -51,7 +52,8 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         parameters=spec.model.parameters,
     )
     mesh = Mesh.of(execution.layout, rank.rank)
-    engine = Engine(spec, execution, briefing.deepspeed, device, mesh)
+    kind = PipelinedEngine if mesh.pipeline.size > 1 else Engine
+    engine = kind(spec, execution, briefing.deepspeed, device, mesh)
     catalog = Catalog.of_run(folder, spec)
     checkpoints = Checkpoints(spec, catalog, rank, tracker)
     trainer = Trainer(

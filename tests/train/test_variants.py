@@ -223,7 +223,7 @@ def test_vectors_start_where_they_should_and_do_not_decay(changes: dict[str, obj
 
 
 def test_a_fresh_xielu_is_what_its_paper_begins_with() -> None:
-    activation = built(spec(mlp="xielu")).layers[0].get_submodule("mlp.activation")
+    activation = built(spec(mlp="xielu")).layers["0"].get_submodule("mlp.activation")
     x = torch.tensor([-1e-2, 0.0, 1e-2])
     below, middle, above = activation(x).tolist()
     assert middle == 0

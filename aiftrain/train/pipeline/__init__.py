@@ -1,0 +1,1 @@
+"""Pipeline parallelism: stages of layers that hand micro-batches on, in the order of DeepSpeed's schedules."""

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from aiftrain.plan.activations import LayerActivations
 from aiftrain.plan.engine_traits import EngineTraits
+from aiftrain.plan.stage_layers import stage_layers
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.model import ModelSpec
@@ -45,7 +46,8 @@ def memory_use(
 ) -> MemoryUse:
     """What `layout` needs where it needs most. `precision` "fp32", or a shorter one, which is taken for bf16."""
     rank = _Rank(model, layout, sequence_length, precision, traits)
-    stages = {0, layout.pipeline_parallel - 1}
+    count = layout.pipeline_parallel
+    stages = range(count) if layout.stages else {0, count - 1}  # equal ones have most at one end
     return rank.use(max((peak for stage in stages for peak in rank.peaks(stage)), key=attrgetter("total")))
 
 
@@ -80,20 +82,21 @@ class _Sizes:
     dense_layer: int
     expert_layer: int  # without its experts
     experts: int  # of one layer
-    expert_share: float  # of layers that have experts
+    experts_in: tuple[bool, ...]  # which layers have them
     embedding: int
     head: int
 
 
 @lru_cache(maxsize=256)
 def _sizes(model: ModelSpec) -> _Sizes:
-    by_experts = {model.has_experts(layer): model.layer_parameters(layer) for layer in range(model.num_layers)}
+    experts_in = tuple(model.has_experts(layer) for layer in range(model.num_layers))
+    by_experts = {has: model.layer_parameters(layer) for layer, has in enumerate(experts_in)}
     experts = model.layer_expert_parameters
     return _Sizes(
         dense_layer=by_experts.get(False, 0),
         expert_layer=by_experts.get(True, experts) - experts,
         experts=experts,
-        expert_share=model.expert_layers / model.num_layers,
+        experts_in=experts_in,
         embedding=model.embedding_parameters,
         head=model.vocab_size * model.hidden_size,
     )
@@ -113,8 +116,8 @@ class _Rank:
         self.fp32_weights = self.autocast or precision == "fp32"
         self.tokens = layout.micro_batch * sequence_length / layout.context_parallel
         self.sharers = layout.shard_group or layout.data_parallel * layout.context_parallel
-        self.layers = -(-model.num_layers // layout.pipeline_parallel)
-        self.kinds = tuple(self._kinds_of_layer())
+        self.layers = stage_layers(self.sizes.experts_in, layout)  # with experts or without, by stage
+        self.kinds = {experts: self._layer(experts) for experts in dict.fromkeys(self.sizes.experts_in)}
 
     def peaks(self, stage: int) -> Iterator[_Peak]:
         """The moments that may need most: while the loss is taken, when backward begins, and the optimizer's step."""
@@ -123,7 +126,7 @@ class _Rank:
         last = stage == self.layout.pipeline_parallel - 1
         held, passing = self.loss() if last else (0.0, 0.0)
         buffers, casts = self._buffers(stage), self.casts(stage)
-        casts_left = casts if self.layout.recompute == "none" else casts / self.layers
+        casts_left = casts if self.layout.recompute == "none" else casts / sum(self.layers[stage].values())
         yield self._peak(stage, "forward", kept, held + passing, buffers + casts)
         yield self._peak(stage, "backward", kept + again, held, buffers + casts_left)
         yield self._peak(stage, "optimizer step", 0, 0, self._step_copies(stage))
@@ -151,11 +154,11 @@ class _Rank:
 
     def _parameters(self, stage: int) -> tuple[float, float]:
         """What one rank of a stage computes with: parameters outside experts, and experts."""
-        sizes, layout = self.sizes, self.layout
-        layer = (1 - sizes.expert_share) * sizes.dense_layer + sizes.expert_share * sizes.expert_layer
-        experts = self.layers * sizes.expert_share * sizes.experts / layout.expert_parallel
-        outside = self.layers * layer / layout.tensor_parallel + self._own_ends(stage)
-        return outside, experts / layout.tensor_parallel
+        sizes, layout, layers = self.sizes, self.layout, self.layers[stage]
+        routed = layers.get(True, 0.0)
+        outside = layers.get(False, 0.0) * sizes.dense_layer + routed * sizes.expert_layer
+        experts = routed * sizes.experts / layout.expert_parallel
+        return outside / layout.tensor_parallel + self._own_ends(stage), experts / layout.tensor_parallel
 
     def _own_ends(self, stage: int) -> float:
         """Embedding and output projection. A tied one exists twice where they are on different stages."""
@@ -190,17 +193,10 @@ class _Rank:
 
     def activations(self, stage: int) -> tuple[float, float]:
         """What all micro-batches in flight keep, and what the backward pass of one layer needs besides."""
-        kept = again = 0.0
-        for share, layer in self.kinds:
-            kept += share * layer.kept(self.layout.recompute)
-            again = max(again, layer.recomputed(self.layout.recompute))
-        return self._layer_passes(stage) * self.tokens * kept, self.tokens * again
-
-    def _kinds_of_layer(self) -> Iterator[tuple[float, LayerActivations]]:
-        """Layers with one MLP and layers with experts, each with its share of all layers."""
-        for experts, share in ((False, 1 - self.sizes.expert_share), (True, self.sizes.expert_share)):
-            if share:
-                yield share, self._layer(experts)
+        layers, mode = self.layers[stage], self.layout.recompute
+        kept = sum(count * self.kinds[experts].kept(mode) for experts, count in layers.items())
+        again = max(self.kinds[experts].recomputed(mode) for experts in layers)
+        return self._passes(stage) * self.tokens * kept, self.tokens * again
 
     def _layer(self, experts: bool) -> LayerActivations:
         return LayerActivations(
@@ -213,8 +209,8 @@ class _Rank:
             experts=experts,
         )
 
-    def _layer_passes(self, stage: int) -> float:
-        """Layers times micro-batches whose activations one rank holds at the fullest moment.
+    def _passes(self, stage: int) -> float:
+        """How many micro-batches a rank holds the activations of, at the fullest moment.
 
         One forward, one backward (arXiv 2104.04473, section 2.2): a stage is as many micro-batches ahead as stages
         follow it. Interleaved, each rank has `virtual_stages` chunks of layers, and more of their passes in flight.
@@ -222,9 +218,9 @@ class _Rank:
         layout, behind = self.layout, self.layout.pipeline_parallel - 1 - stage
         chunks = layout.virtual_stages if layout.pipeline_parallel > 1 else 1
         if chunks == 1:
-            return self.layers * min(behind + 1, layout.accumulation)
+            return min(behind + 1, layout.accumulation)
         ahead = 2 * behind + (chunks - 1) * layout.pipeline_parallel + 1
-        return self.layers / chunks * min(ahead, chunks * layout.accumulation)
+        return min(ahead, chunks * layout.accumulation) / chunks
 
     def mask(self) -> float:
         """Of every pair of tokens: one for all layers, or one each for those with and without a window."""
@@ -245,7 +241,7 @@ class _Rank:
         chunk = min(self.tokens, traits.loss_chunk or self.tokens)
         logits = chunk * vocabulary * traits.logit_bytes
         element = 4 if self.fp32_weights else 2
-        kept = self.tokens * self.kinds[0][1].norm()
+        kept = self.tokens * next(iter(self.kinds.values())).norm()
         if traits.loss_chunk is None:
             return kept, logits
         kept += element * hidden * (self.tokens + vocabulary)

@@ -28,6 +28,7 @@ FAST = [
     (2, "tp", "dense"),
     (4, "tp parallelism.zero_stage=3", "moe"),
     (4, "sp parallelism.zero_stage=3", "moe"),
+    (2, "pp model.num_layers=5", "tied"),
 ]
 THOROUGH = [
     (2, "zero1", "dense"),
@@ -46,6 +47,13 @@ THOROUGH = [
     (2, "sp", "tied"),
     (4, "sp parallelism.sequence=4 parallelism.zero_stage=0", "dense"),
     (4, "sp parallelism.tensor=2 parallelism.zero_stage=2", "moe"),
+    (2, "pp", "moe"),
+    (3, "pp parallelism.pipeline=3 parallelism.zero_stage=0 model.num_layers=5 train.micro_batch=4", "tied"),
+    (4, "pp parallelism.zero_stage=0", "dense"),
+    (4, "pp parallelism.pipeline=4 model.num_layers=5", "moe"),
+    (4, "3d", "moe"),
+    (4, "3d parallelism.zero_stage=0", "tied"),
+    (4, "pp parallelism.sequence=2", "moe"),
 ]
 CASES = [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in THOROUGH)]
 

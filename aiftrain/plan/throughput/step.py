@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
+from aiftrain.plan.stage_layers import stage_layers
 from aiftrain.plan.throughput.collectives import Links, overlapped
 from aiftrain.plan.throughput.constants import Constants, Stack
 from aiftrain.plan.throughput.layer import Device, element_bytes, head_time, layer_time
@@ -39,19 +42,21 @@ class StepTime:
         return self.tokens / self.total / self.devices
 
 
+Kind = tuple[bool, bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is counted once of a model: its weights, and its layers by kind (with experts or not, a window or not)."""
+    """What is counted once of a model: its weights, and the kind of each layer (with experts? with a window?)."""
 
     model: ModelSpec
-    kinds: tuple[tuple[bool, bool, int], ...]
+    kinds: tuple[Kind, ...]
     non_expert_parameters: int
     expert_parameters: int
 
     @classmethod
     def of(cls, model: ModelSpec) -> Shape:
-        layers = [(model.has_experts(layer), model.has_window(layer)) for layer in range(model.num_layers)]
-        kinds = tuple((*kind, layers.count(kind)) for kind in dict.fromkeys(layers))
+        kinds = tuple((model.has_experts(layer), model.has_window(layer)) for layer in range(model.num_layers))
         return cls(model, kinds, model.non_expert_parameters, model.expert_parameters)
 
 
@@ -124,18 +129,30 @@ class _MicroBatch:
 
 
 def _micro_batch(setting: Setting, device: Device, links: Links) -> _MicroBatch:
-    model, layout = setting.model, setting.layout
-    layers = -(-model.num_layers // layout.pipeline_parallel)
-    share = layers / model.num_layers  # layers that do not divide make one stage the slowest
-    compute = head_time(model, layout, setting.sequence_length, device)  # of the last stage; the others wait for it
-    backward = tensor = overhead = 0.0
-    for experts, window, count in setting.shape.kinds:
-        one = _layer(setting, device, links, experts=experts, window=window)
-        compute += count * share * one.compute
-        backward += count * share * one.backward
-        tensor += count * share * one.tensor
-        overhead += count * share * one.overhead
-    return _MicroBatch(compute, backward, tensor, overhead, _parameters(setting.shape, layout))
+    """On the slowest stage; the others wait for it. The last one has the output projection besides its layers."""
+    shape, layout = setting.shape, setting.layout
+    kinds = {
+        (experts, window): _layer(setting, device, links, experts=experts, window=window)
+        for experts, window in dict.fromkeys(shape.kinds)
+    }
+    parameters = _parameters(shape, layout)
+    *others, last = (
+        [(kinds[kind], count) for kind, count in stage.items()] for stage in stage_layers(shape.kinds, layout)
+    )
+    head = head_time(setting.model, layout, setting.sequence_length, device)
+    stages = [_stage(layers, 0.0, parameters) for layers in others] + [_stage(last, head, parameters)]
+    return max(stages, key=attrgetter("total"))
+
+
+def _stage(layers: Iterable[tuple[_MicroBatch, float]], head: float, parameters: float) -> _MicroBatch:
+    """So many layers of each kind, one after another."""
+    compute, backward, tensor, overhead = head, 0.0, 0.0, 0.0
+    for one, count in layers:
+        compute += count * one.compute
+        backward += count * one.backward
+        tensor += count * one.tensor
+        overhead += count * one.overhead
+    return _MicroBatch(compute, backward, tensor, overhead, parameters)
 
 
 def _layer(setting: Setting, device: Device, links: Links, *, experts: bool, window: bool) -> _MicroBatch:

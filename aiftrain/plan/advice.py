@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from aiftrain.errors import Problem
 from aiftrain.plan.groups import Groups
 from aiftrain.plan.limits import chosen_partition, data_problems
-from aiftrain.plan.memory import GIB, STAGES, choose_precision, memory_per_rank, states_of
+from aiftrain.plan.memory import GIB, choose_precision, memory_per_rank, states_of
 from aiftrain.plan.node import at_site
+from aiftrain.plan.pipeline import zero_stages
 from aiftrain.run.layout import ParallelLayout, make_layout, ranks_per_node
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.spec import Precision, RunSpec
@@ -54,7 +55,7 @@ def _fits(spec: RunSpec) -> bool:
 def _what_fits(spec: RunSpec, precision: Precision, have: int) -> str:
     """A higher ZeRO stage, or more nodes."""
     ways = []
-    for stage in STAGES[spec.parallelism.stage + 1 :]:
+    for stage in zero_stages(spec)[spec.parallelism.stage + 1 :]:
         need = states_of(spec, precision, stage=stage).total
         if need <= have:
             ways.append(f"parallelism=zero{stage} ({_gib(need)})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aiftrain.plan.memory import STAGES
+from aiftrain.plan.pipeline import zero_stages
 from aiftrain.run.layout import ParallelLayout, make_layout, ranks_per_node
 from aiftrain.run.spec import Recompute, RunSpec
 
@@ -15,7 +15,7 @@ _MOST_TOKENS = 131_072  # of one micro-batch: beyond it nothing gets faster
 def legal(spec: RunSpec) -> Iterator[RunSpec]:
     """`spec` in every form that the engine can run on its nodes: another stage, micro-batch, mode of recomputation."""
     for micro_batch in _micro_batches(spec):
-        for stage in STAGES:
+        for stage in zero_stages(spec):
             for recompute in RECOMPUTE:
                 yield formed(spec, stage, micro_batch, recompute)
 
@@ -36,6 +36,9 @@ def layout_of(spec: RunSpec) -> ParallelLayout:
 
 def _micro_batches(spec: RunSpec) -> Iterator[int]:
     """Sequences of one rank in one pass that share out the global batch."""
-    world, batch = spec.nodes * ranks_per_node(spec), spec.train.global_batch
+    sharers, rest = divmod(spec.nodes * ranks_per_node(spec), spec.parallelism.ranks_of_a_model)
+    if rest:
+        return
+    batch = spec.train.global_batch
     most = max(1, _MOST_TOKENS // spec.train.sequence_length)
-    yield from (micro_batch for micro_batch in range(1, most + 1) if batch % (world * micro_batch) == 0)
+    yield from (micro_batch for micro_batch in range(1, most + 1) if batch % (sharers * micro_batch) == 0)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 
 from aiftrain.plan.engine_config import persistent_elements, uses_autocast
 from aiftrain.plan.parameters import Groups, parameter_groups
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ranks_per_node
 from aiftrain.run.spec import Precision, RunSpec
+from aiftrain.run.stages import stage_bounds
 
 GIB = 2**30
 STAGES = (0, 1, 2, 3)
@@ -89,12 +91,25 @@ def _touched(edges: list[int], begin: int, end: int) -> int:
 
 
 def states_of(spec: RunSpec, precision: Precision, *, nodes: int | None = None, stage: int | None = None) -> StateBytes:
-    """The model states of one rank of `spec`, or of the same run on other nodes or with another stage."""
+    """The model states of one rank of `spec`, or of the same run on other nodes or with another ZeRO stage.
+
+    Of a pipeline's ranks those of the stage that holds most.
+    """
     stage = spec.parallelism.stage if stage is None else stage
-    ranks = (nodes or spec.nodes) * ranks_per_node(spec)
+    ranks = max(1, (nodes or spec.nodes) * ranks_per_node(spec) // spec.parallelism.pipeline)
     bf16_weights = precision == "bf16" and not uses_autocast(spec, precision, stage)
-    groups = parameter_groups(spec.model)
-    return state_bytes(groups, ranks, stage, bf16_weights=bf16_weights, persistent=persistent_elements(spec.model))
+    persistent = persistent_elements(spec.model)
+    held = (
+        state_bytes(groups, ranks, stage, bf16_weights=bf16_weights, persistent=persistent) for groups in _groups(spec)
+    )
+    return max(held, key=lambda states: states.total)
+
+
+def _groups(spec: RunSpec) -> Iterator[Groups]:
+    """The tensors of each stage of the run's pipeline, or of the whole model."""
+    model = spec.model
+    bounds = stage_bounds(model, spec.parallelism.pipeline, spec.train.sequence_length) or (0, model.num_layers)
+    return (parameter_groups(model, range(*ends)) for ends in pairwise(bounds))
 
 
 def memory_per_rank(spec: RunSpec) -> int | None:

@@ -16,28 +16,36 @@ _Tensor = tuple[int, bool]  # elements, and whether weight decay pulls on it
 
 
 @lru_cache(maxsize=64)
-def parameter_groups(model: ModelSpec) -> Groups:
-    """Elements of each tensor of `model`: matrices in the first group; norms, biases and scalars in the second."""
-    tensors = list(_tensors(model))
+def parameter_groups(model: ModelSpec, layers: range | None = None) -> Groups:
+    """Elements of each tensor of `model`: matrices in the first group; norms, biases and scalars in the second.
+
+    layers: those of one stage of a pipeline; the first has the embedding, the last the output projection. None: all.
+    """
+    tensors = list(_tensors(model, layers or range(model.num_layers)))
     decayed = tuple(size for size, decays in tensors if decays)
     return decayed, tuple(size for size, decays in tensors if not decays)
 
 
-def _tensors(model: ModelSpec) -> Iterator[_Tensor]:
-    hidden = model.hidden_size
-    yield model.vocab_size * hidden, True
-    if model.max_positions:
-        yield model.max_positions * hidden, True
-    if model.embedding_norm:
-        yield from _norm(model)
-    for layer in range(model.num_layers):
+def _tensors(model: ModelSpec, layers: range) -> Iterator[_Tensor]:
+    if layers.start == 0:
+        yield from _embedding(model)
+    for layer in layers:
         yield from _norm(model)
         yield from _attention(model)
         yield from _norm(model)
         yield from _experts(model) if model.has_experts(layer) else _mlp(model, model.intermediate_size)
-    yield from _norm(model)
-    if not model.tie_embeddings:
-        yield model.vocab_size * hidden, True
+    if layers.stop == model.num_layers:
+        yield from _norm(model)
+        if not model.tie_embeddings:
+            yield model.vocab_size * model.hidden_size, True
+
+
+def _embedding(model: ModelSpec) -> Iterator[_Tensor]:
+    yield model.vocab_size * model.hidden_size, True
+    if model.max_positions:
+        yield model.max_positions * model.hidden_size, True
+    if model.embedding_norm:
+        yield from _norm(model)
 
 
 def _norm(model: ModelSpec) -> Iterator[_Tensor]:

@@ -8,6 +8,7 @@ from aiftrain.plan.estimate import Estimate, estimate
 from aiftrain.plan.legality import layout_problems
 from aiftrain.plan.limits import launch_problems, precision_problems, site_problems
 from aiftrain.plan.memory import choose_precision
+from aiftrain.plan.pipeline import pipeline_problems, pipeline_warnings
 from aiftrain.plan.prediction import Prediction, predict
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import Execution, make_layout
@@ -31,7 +32,7 @@ class LaunchPlan(Strict):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return self.estimate.warnings + self.prediction.warnings
+        return (*self.estimate.warnings, *self.prediction.warnings, *pipeline_warnings(self.execution.layout))
 
 
 def make_plan(spec: RunSpec, *, to_launch: bool = False, precision: Precision | None = None) -> LaunchPlan:

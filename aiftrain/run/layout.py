@@ -79,7 +79,7 @@ def make_layout(spec: RunSpec) -> ParallelLayout | Problem:
     """The layout of a run, or why there is none."""
     strategy, micro = spec.parallelism, spec.train.micro_batch
     world = spec.nodes * ranks_per_node(spec)
-    one_model = strategy.tensor * strategy.pipeline * strategy.sequence
+    one_model = strategy.ranks_of_a_model
     if world % one_model:
         return _cannot_divide(strategy, world, one_model)
     sharers = world // one_model

@@ -57,6 +57,11 @@ class ParallelSpec(Strict):
     bucket_millions: float = Field(50.0, gt=0)  # elements reduced or gathered at one time, in millions
 
     @property
+    def ranks_of_a_model(self) -> int:
+        """How many ranks together work on the same sequences."""
+        return self.tensor * self.pipeline * self.sequence
+
+    @property
     def stage(self) -> int:
         """The ZeRO stage. The planner decides an `auto` before anything asks for it."""
         assert self.zero_stage is not None

@@ -9,6 +9,7 @@ from aiftrain.errors import MachineError, UserError
 from aiftrain.run.attempts import refuse_loop
 from aiftrain.run.env_lock import check_software
 from aiftrain.run.folder import RunFolder
+from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.lock import HANDOVER, PATIENCE, RunLock
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
@@ -68,7 +69,9 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         stop=stop,
         matmul_flops=measured,
         lock=lock,
-        stragglers=stragglers.Watch(spec.train.straggler_every, preflight.hosts, device, tracker),
+        stragglers=stragglers.Watch(
+            spec.train.straggler_every, preflight.hosts, _stages(execution.layout), device, tracker
+        ),
         watchdog=Watchdog(spec.train.hang_minutes * 60, RankProcess(folder, attempt, rank), tracker),
     )
     return trainer, checkpoints.resume(engine)
@@ -81,6 +84,11 @@ def _begin(folder: RunFolder, attempt: int, rank: Rank, lock: RunLock) -> Briefi
     _take(lock, briefing.spec)
     refuse_loop(folder, briefing.spec.launcher, attempt)
     return briefing
+
+
+def _stages(layout: ParallelLayout) -> list[int]:
+    """Each rank's stage of the pipeline, in order of rank."""
+    return [layout.place(rank).pipeline for rank in range(layout.world_size)]
 
 
 def _take(lock: RunLock, spec: RunSpec) -> None:

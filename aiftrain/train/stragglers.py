@@ -54,36 +54,41 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Straggler:
-    """A rank, or a host all of whose ranks are slow: `ratio` is its own work's time over the median of all ranks."""
+    """A rank, or a host all of whose ranks are slow: `ratio` is its own work's time over the median of its like."""
 
     host: str
     ranks: tuple[int, ...]
     ratio: float
 
 
-def find(work: Sequence[float], hosts: Sequence[str], step: float) -> list[Straggler]:
+def find(work: Sequence[float], hosts: Sequence[str], step: float, stages: Sequence[int] = ()) -> list[Straggler]:
     """Who is slower than 1.25 times the median. `work` and `hosts` in order of rank; `step`: seconds of a whole one.
 
     Of two ranks the quicker one is the measure: the mean of both would hide the slow one. A host is named as one where
-    all its ranks are slow and another host has ranks.
+    all its ranks are slow and another host has ranks. `stages` of a pipeline, in order of rank: their work differs, so
+    only ranks of the same one are compared.
     """
-    usual = statistics.median_low(work)
-    late = {r: seconds for r, seconds in enumerate(work) if _is_late(seconds, usual, step)}
+    stages = stages or [0] * len(work)
+    usual = {n: statistics.median_low([w for w, of in zip(work, stages, strict=True) if of == n]) for n in set(stages)}
+    late = {r: work[r] / usual[n] for r, n in enumerate(stages) if _is_late(work[r], usual[n], step)}
     found = []
     for host, ranks in ranks_by_host(hosts).items():
         slow = tuple(rank for rank in ranks if rank in late)
         whole = slow == ranks and len(ranks) < len(hosts)
         groups = [slow] if whole else [(rank,) for rank in slow]
-        found += [Straggler(host, group, max(late[rank] for rank in group) / usual) for group in groups]
+        found += [Straggler(host, group, max(late[rank] for rank in group)) for group in groups]
     return found
 
 
 class Watch:
     """Keeps each step's own work, and every `every` steps compares its median over them between the ranks."""
 
-    def __init__(self, every: int, hosts: Sequence[str], device: torch.device, tracker: Tracker) -> None:
-        """`hosts` in order of rank; only rank 0 needs them, and writes the events."""
-        self._every, self._hosts, self._device, self._tracker = every, hosts, device, tracker
+    def __init__(
+        self, every: int, hosts: Sequence[str], stages: Sequence[int], device: torch.device, tracker: Tracker
+    ) -> None:
+        """`hosts` and `stages` in order of rank; only rank 0 needs the hosts, and writes the events."""
+        self._every, self._hosts, self._stages = every, hosts, stages
+        self._device, self._tracker = device, tracker
         self._work: list[float] = []
         self._steps: list[float] = []
         self._known: set[tuple[int, ...]] = set()
@@ -102,7 +107,7 @@ class Watch:
     def _compare(self, number: int) -> None:
         """Who was slow the last time too is not told again."""
         work = gather_numbers(statistics.median(self._work), self._device)
-        slow = find(work, self._hosts, statistics.median(self._steps))
+        slow = find(work, self._hosts, statistics.median(self._steps), self._stages)
         for each in slow:
             if each.ranks not in self._known:
                 ratio = round(each.ratio, 2)

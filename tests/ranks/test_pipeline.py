@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.checkpoint.shards import shard_name
+from aiftrain.checkpoint.tensorfile import TensorFile
+from aiftrain.plan.plan import make_plan
 from aiftrain.run.folder import RunFolder
 from tests.ranks.conftest import Nursery, losses
-from tests.ranks.test_resume import assert_same
+from tests.ranks.test_resume import BF16_MASTERS, assert_same
 
 pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]
@@ -49,6 +54,26 @@ def test_any_other_layout_goes_on(
     assert max(abs(there[step] - here[step]) / here[step] for step in there) < 1e-5
 
 
+def test_bf16_weights_with_fp32_masters(nursery: Nursery, new_run: NewRun) -> None:
+    """As a GPU has it: what ranks of ZeRO 1 learn, as far as bf16 tells, and to the last bit after a kill."""
+    options = (*PP, "train.precision=bf16", "train.steps=10", "storage.save_every=5")
+    runs = [new_run(*options), new_run(*options), new_run(*options, "parallelism=zero1")]
+    for folder in runs:
+        config = json.loads(folder.deepspeed_json.read_text(encoding="utf-8"))
+        folder.write_json(folder.deepspeed_json, config | BF16_MASTERS)
+    straight, broken, other = runs
+    for folder in (straight, other):
+        started = nursery.start(folder, 2)
+        assert started.wait() == [0, 0], started.log()
+    ours, theirs = losses(straight), losses(other)
+    assert max(abs(ours[step] / theirs[step] - 1) for step in ours) < 2e-3
+    ranks = nursery.start(broken, 2)
+    ranks.until(lambda: 6 in losses(broken))
+    ranks.kill()
+    assert nursery.start(broken, 2).wait() == [0, 0]
+    assert_same(straight, broken)
+
+
 def test_sigterm_to_one_stage_saves_and_ends_all(nursery: Nursery, new_run: NewRun, straight: RunFolder) -> None:
     stopped = new_run(*PP, "storage.keep_last=10")
     ranks = nursery.start(stopped, 2)
@@ -68,3 +93,24 @@ def test_a_killed_stage_ends_all(nursery: Nursery, new_run: NewRun) -> None:
     os.kill(ranks.pids[1], signal.SIGKILL)
     codes = ranks.wait()
     assert codes[0] == 1 and codes[1] == -signal.SIGKILL, ranks.log()
+
+
+def test_what_is_handed_on_can_be_counted(straight: RunFolder) -> None:
+    """Of the first stage: the hidden states of eight micro-batches of one sequence, and the tied table once."""
+    model, length = straight.read_spec().model, straight.read_spec().train.sequence_length
+    states = 8 * length * model.hidden_size
+    assert set(losses(straight, "handed_on_bytes").values()) == {4 * (states + model.vocab_size * model.hidden_size)}
+
+
+def test_a_rank_saves_its_own_stage_and_no_more(straight: RunFolder) -> None:
+    layout = make_plan(straight.read_spec()).execution.layout
+    held = [saved_names(straight.checkpoints / "step-00000010" / shard_name(rank)) for rank in range(2)]
+    assert held[0].isdisjoint(held[1]) and "embed.weight" in held[0] and "norm.weight" in held[1]
+    for stage in range(2):
+        layers = {int(name.split(".")[1]) for name in held[stage] if name.startswith("layers.")}
+        assert layers == set(layout.layers(stage, 3))
+
+
+def saved_names(shard: Path) -> set[str]:
+    """The parameters of which a shard has the weights."""
+    return {key.partition("/")[2] for key in TensorFile(shard).tensors if key.startswith("weight/")}

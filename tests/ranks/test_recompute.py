@@ -32,10 +32,12 @@ def plain(nursery: Nursery, new_run: NewRun) -> RunFolder:
         ("zero2", "selective", ()),
         ("zero3", "full", ()),
         ("zero3", "selective", ()),
+        ("pp", "full", ()),
         pytest.param("zero1", "selective", (COMPILED,), marks=pytest.mark.slow),
         pytest.param("zero2", "full", (COMPILED,), marks=pytest.mark.slow),
         pytest.param("zero3", "selective", (COMPILED,), marks=pytest.mark.slow),
         pytest.param("zero3", "full", (COMPILED,), marks=pytest.mark.slow),
+        pytest.param("pp", "selective", (COMPILED,), marks=pytest.mark.slow),
     ],
 )
 def test_the_curve_is_that_of_a_rank_that_keeps_everything(

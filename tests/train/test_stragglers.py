@@ -30,3 +30,10 @@ def test_a_host_all_of_whose_ranks_are_slow_is_named_as_one() -> None:
 def test_who_is_late_in_nothing_much_holds_nobody_up() -> None:
     assert find([0.001, 0.002], ["a", "a"], step=1.0) == []
     assert find([0.1, 0.2], ["a", "a"], step=1.0) != []
+
+
+def test_ranks_are_compared_with_those_of_their_own_stage() -> None:
+    work, hosts, stages = [1.0, 1.0, 3.0, 3.0], ["a"] * 4, [0, 0, 1, 1]
+    assert find(work, hosts, 9.0, stages) == []
+    assert find([1.0, 1.0, 3.0, 4.5], hosts, 9.0, stages) == [Straggler("a", (3,), 1.5)]
+    assert find([1.0, 9.0], ["a"] * 2, 9.0, [0, 1]) == [], "a rank without its like is measured by nothing"

@@ -39,10 +39,9 @@ class PipelinedEngine(Engine):
         self._borrower = Borrower(self.model, self._neighbours) if self._ties and self.model.is_last else None
         self._share_tied()
 
-    @property
-    def handed_on(self) -> int:
-        """Bytes that this rank sent to other stages during the last step."""
-        return self._neighbours.sent
+    def traffic(self) -> dict[str, int]:
+        """To other stages."""
+        return {"handed_on_bytes": self._neighbours.sent}
 
     def shapes(self) -> dict[str, list[int]]:
         """The whole shape of every parameter, of those on other stages as well."""

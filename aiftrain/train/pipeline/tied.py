@@ -37,6 +37,8 @@ class Borrower:
 
     def __init__(self, model: Decoder, neighbours: Neighbours) -> None:
         self._neighbours = neighbours
+        # DeepSpeed turns parameters into bf16, and leaves buffers as they are.
+        model.head.weight = model.head.weight.to(next(model.parameters()).dtype)
         self._weight = model.head.weight.requires_grad_()
         self._sum = torch.zeros_like(self._weight, dtype=torch.float32)
         self._weight.register_post_accumulate_grad_hook(self._add)

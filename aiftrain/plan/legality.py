@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from math import prod
 
 from aiftrain.errors import Problem
+from aiftrain.plan.pipeline import zero_stages
 from aiftrain.run.spec import RunSpec
 
 Rule = Callable[[RunSpec], Iterator[Problem]]
@@ -37,7 +38,33 @@ def sequences_share_out(spec: RunSpec) -> Iterator[Problem]:
     yield from _shared_out("train.sequence_length", spec.train.sequence_length, sequence=spec.parallelism.sequence)
 
 
-RULES: tuple[Rule, ...] = (heads_share_out, tensors_share_out, sequences_share_out)
+def stages_have_layers(spec: RunSpec) -> Iterator[Problem]:
+    """Every stage of a pipeline has one at least."""
+    stages, layers = spec.parallelism.pipeline, spec.model.num_layers
+    if stages > layers:
+        found = f"{stages} stages, but the model has {layers} layers, and every stage needs one"
+        yield Problem("parallelism.pipeline", found, f"parallelism.pipeline={layers} or less")
+
+
+def zero_leaves_the_pipeline_going(spec: RunSpec) -> Iterator[Problem]:
+    """From stage 2 on ZeRO's ranks talk in every pass, in the middle of a pipeline's schedule."""
+    strategy = spec.parallelism
+    if strategy.stage not in zero_stages(spec):
+        shared = "gradients" if strategy.stage == 2 else "weights and gradients"
+        found = (
+            f"{strategy.stage}: it exchanges {shared} in every pass, and {strategy.pipeline} stages would wait for it"
+        )
+        fits = f"parallelism.zero_stage=1, or no pipeline: parallelism=zero{strategy.stage}"
+        yield Problem("parallelism.zero_stage", found, fits)
+
+
+RULES: tuple[Rule, ...] = (
+    heads_share_out,
+    tensors_share_out,
+    sequences_share_out,
+    stages_have_layers,
+    zero_leaves_the_pipeline_going,
+)
 
 
 def layout_problems(spec: RunSpec) -> list[Problem]:

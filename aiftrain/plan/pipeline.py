@@ -1,10 +1,9 @@
-"""What a pipeline cannot be, and what it is not worth being."""
+"""What goes with a pipeline, and when it is not worth it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aiftrain.errors import Problem
 from aiftrain.plan.memory import STAGES
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import RunSpec
@@ -13,19 +12,6 @@ from aiftrain.run.spec import RunSpec
 def zero_stages(spec: RunSpec) -> tuple[int, ...]:
     """The ZeRO stages that go with the run's other axes."""
     return STAGES[:2] if spec.parallelism.pipeline > 1 else STAGES
-
-
-def pipeline_problems(spec: RunSpec) -> Iterator[Problem]:
-    """Stages without layers, and ZeRO stages whose traffic would stop the pipeline."""
-    stages, layers, zero = spec.parallelism.pipeline, spec.model.num_layers, spec.parallelism.stage
-    if stages > layers:
-        found = f"{stages} stages, but the model has {layers} layers, and every stage needs one"
-        yield Problem("parallelism.pipeline", found, f"parallelism.pipeline={layers} or less")
-    if zero not in zero_stages(spec):
-        shared = "gradients" if zero == 2 else "weights and gradients"
-        found = f"{zero}, which exchanges {shared} in every pass, while the {stages} stages of the pipeline wait"
-        fits = f"parallelism.zero_stage=1, or no pipeline: parallelism=zero{zero}"
-        yield Problem("parallelism.zero_stage", found, fits)
 
 
 def pipeline_warnings(layout: ParallelLayout) -> Iterator[str]:

@@ -8,7 +8,7 @@ from aiftrain.plan.estimate import Estimate, estimate
 from aiftrain.plan.legality import layout_problems
 from aiftrain.plan.limits import launch_problems, precision_problems, site_problems
 from aiftrain.plan.memory import choose_precision
-from aiftrain.plan.pipeline import pipeline_problems, pipeline_warnings
+from aiftrain.plan.pipeline import pipeline_warnings
 from aiftrain.plan.prediction import Prediction, predict
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import Execution, make_layout

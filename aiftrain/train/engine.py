@@ -97,10 +97,6 @@ class Engine:
             total += self._forward(batch)[1]
         return total
 
-    def traffic(self) -> dict[str, int]:
-        """What this rank sent during the last step beside what DeepSpeed sends, by name, in bytes."""
-        return {}
-
     def fragments(self) -> Iterator[LiveFragment]:
         """This rank's part of weights and optimizer state; the `owned` ones of all ranks are the whole, once."""
         for fragment in fragments.live_fragments(self._engine, self.mesh):

@@ -101,7 +101,6 @@ class Trainer:
             flop_share=flops / self.matmul_flops if self.matmul_flops else None,
             seconds=seconds,
             sources=self.batches.source_tokens(state.step),
-            **self.engine.traffic(),
         )
 
     def _evaluate(self, state: TrainState) -> None:

@@ -1,4 +1,4 @@
-"""Counts what ranks say to each other: every collective that passes torch's dispatcher, DeepSpeed's among them."""
+"""Counts what ranks say to each other: what passes torch's dispatcher, DeepSpeed's collectives among them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ _COLLECTIVES = {
     "c10d.alltoall_base_": "all-to-all",
     "c10d.reduce_": "reduce",
     "c10d.broadcast_": "broadcast",
+    "c10d.send": "send",
 }
 _INPUT_IS_SECOND = {"all-gather", "reduce-scatter", "all-to-all"}  # of those that write into what they are given
 
 
 class Traffic(TorchDispatchMode):
     """While it is entered, `bytes[kind]` grows by what this rank hands to collectives of a kind, `calls[kind]` by one.
+    What it sends to a single rank is of the kind "send".
 
     An all-to-all is handed what stays here as well.
     """

@@ -19,7 +19,7 @@ from aiftrain.train.mesh import Mesh
 from aiftrain.train.model import Decoder, full_shapes
 from aiftrain.train.pipeline.handing import handed_on
 from aiftrain.train.pipeline.neighbours import Neighbours
-from aiftrain.train.pipeline.passes import MicroBatch, Passes, Work
+from aiftrain.train.pipeline.passes import MicroBatch, Passes, States, Work
 from aiftrain.train.pipeline.tied import Borrower, Lender
 
 
@@ -34,14 +34,11 @@ class PipelinedEngine(Engine):
     ) -> None:
         super().__init__(spec, execution, config, device, mesh)
         self._neighbours = Neighbours(mesh.pipeline, device)
-        self._dtype = next(self.model.parameters()).dtype
+        dtype = next(self.model.parameters()).dtype
+        self._states = States(spec.model.hidden_size, dtype, mesh.sequence.size)
         self._lender = Lender(self.model, self._neighbours) if self._ties and self.model.is_first else None
         self._borrower = Borrower(self.model, self._neighbours) if self._ties and self.model.is_last else None
         self._share_tied()
-
-    def traffic(self) -> dict[str, int]:
-        """To other stages."""
-        return {"handed_on_bytes": self._neighbours.sent}
 
     def shapes(self) -> dict[str, list[int]]:
         """The whole shape of every parameter, of those on other stages as well."""
@@ -53,7 +50,6 @@ class PipelinedEngine(Engine):
         self._share_tied()
 
     def _passes(self, batches: Sequence[Batch], scale: float) -> None:
-        self._neighbours.sent = 0
         work = Work(
             forward=partial(self._train_forward, scale),
             backward=partial(self._train_backward, len(batches) - 1),
@@ -71,7 +67,7 @@ class PipelinedEngine(Engine):
         return total
 
     def _follow(self, schedule: Any, batches: Sequence[Batch], work: Work) -> None:
-        Passes(batches, work, self._neighbours, self.model.spec.hidden_size, self._dtype).follow(schedule)
+        Passes(batches, work, self._neighbours, self._states).follow(schedule)
 
     def _train_forward(self, scale: float, micro: MicroBatch) -> None:
         with nullcontext() if micro.number else self.first_forward.timing():

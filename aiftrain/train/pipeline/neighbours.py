@@ -17,12 +17,10 @@ class Neighbours:
     def __init__(self, axis: Axis, device: torch.device) -> None:
         self._axis, self._device = axis, device
         self.stage, self.stages, self.last = axis.index, axis.size, axis.size - 1
-        self.sent = 0  # bytes, since somebody set it to 0
 
     def send(self, tensor: Tensor, stage: int) -> None:
         if tensor.numel():  # a micro-batch of an evaluation may have no rows for this rank
             dist.send(tensor.contiguous(), group=self._axis.group, group_dst=stage)
-        self.sent += tensor.nbytes
 
     def receive(self, shape: Sequence[int], dtype: torch.dtype, stage: int) -> Tensor:
         tensor = torch.empty(*shape, dtype=dtype, device=self._device)

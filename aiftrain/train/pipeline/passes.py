@@ -26,10 +26,24 @@ class MicroBatch:
 
     number: int
     batch: Batch
-    handed: Tensor | None = None  # by the stage before: [rows, length, hidden]
+    handed: Tensor | None = None  # by the stage before: `States`
     output: Tensor | None = None  # for the stage after, the same
     objective: Tensor | None = None
     answer: Answer = field(default_factory=Answer)  # the stage after's, to `output`
+
+
+@dataclass(frozen=True)
+class States:
+    """The hidden states that are handed on: this rank's part of each sequence."""
+
+    hidden: int
+    dtype: torch.dtype
+    sharers: int  # ranks that share out each sequence
+
+    def of(self, batch: Batch) -> tuple[tuple[int, int, int], torch.dtype]:
+        """Shape and type of a micro-batch's."""
+        rows, length = batch.tokens.shape
+        return (rows, length // self.sharers, self.hidden), self.dtype
 
 
 @dataclass(frozen=True)
@@ -43,13 +57,11 @@ class Work:
 
 
 class Passes:
-    """The micro-batches of one step or one evaluation. `hidden` and `dtype` are of the states that are handed on."""
+    """The micro-batches of one step or one evaluation."""
 
-    def __init__(
-        self, batches: Sequence[Batch], work: Work, neighbours: Neighbours, hidden: int, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, batches: Sequence[Batch], work: Work, neighbours: Neighbours, states: States) -> None:
         self._coming = (MicroBatch(number, batch) for number, batch in enumerate(batches))
-        self._work, self._neighbours, self._hidden, self._dtype = work, neighbours, hidden, dtype
+        self._work, self._neighbours, self._states = work, neighbours, states
         self._under_way: dict[int, MicroBatch] = {}  # by the schedule's number of a buffer
         self._actions: dict[type, Callable[..., None]] = {
             instructions.LoadMicroBatch: self._load,
@@ -76,8 +88,7 @@ class Passes:
 
     def _receive(self, buffer_id: int) -> None:
         micro = self._under_way[buffer_id] = next(self._coming)
-        shape = (*micro.batch.tokens.shape, self._hidden)
-        micro.handed = self._neighbours.receive(shape, self._dtype, self._neighbours.stage - 1)
+        micro.handed = self._neighbours.receive(*self._states.of(micro.batch), self._neighbours.stage - 1)
         micro.handed.requires_grad_(torch.is_grad_enabled())
 
     def _forward(self, buffer_id: int) -> None:
@@ -92,8 +103,7 @@ class Passes:
 
     def _receive_answer(self, buffer_id: int) -> None:
         micro = self._under_way[buffer_id]
-        shape = (*micro.batch.tokens.shape, self._hidden)
-        micro.answer.gradient = self._neighbours.receive(shape, self._dtype, self._neighbours.stage + 1)
+        micro.answer.gradient = self._neighbours.receive(*self._states.of(micro.batch), self._neighbours.stage + 1)
 
     def _backward(self, buffer_id: int) -> None:
         self._work.backward(self._under_way[buffer_id])

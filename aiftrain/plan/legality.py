@@ -48,13 +48,11 @@ def stages_have_layers(spec: RunSpec) -> Iterator[Problem]:
 
 def zero_leaves_the_pipeline_going(spec: RunSpec) -> Iterator[Problem]:
     """From stage 2 on ZeRO's ranks talk in every pass, in the middle of a pipeline's schedule."""
-    strategy = spec.parallelism
-    if strategy.stage not in zero_stages(spec):
-        shared = "gradients" if strategy.stage == 2 else "weights and gradients"
-        found = (
-            f"{strategy.stage}: it exchanges {shared} in every pass, and {strategy.pipeline} stages would wait for it"
-        )
-        fits = f"parallelism.zero_stage=1, or no pipeline: parallelism=zero{strategy.stage}"
+    stage = spec.parallelism.stage
+    if stage not in zero_stages(spec):
+        shared = "gradients" if stage == 2 else "weights and gradients"
+        found = f"{stage}, but in a pipeline it exchanges {shared} in every pass, and the stages would wait"
+        fits = f"parallelism.zero_stage=1, or no pipeline: parallelism=zero{stage}"
         yield Problem("parallelism.zero_stage", found, fits)
 
 

@@ -34,7 +34,9 @@ def test_every_stage_needs_a_layer() -> None:
     assert plan(few, "parallelism.pipeline=3", "launcher.ranks_per_node=3").execution.layout.stages == (0, 1, 2, 3)
 
 
-@pytest.mark.parametrize(("stage", "what"), [(2, "exchanges gradients"), (3, "exchanges weights and gradients")])
+@pytest.mark.parametrize(
+    ("stage", "what"), [(2, "exchanges gradients in every pass"), (3, "exchanges weights and gradients")]
+)
 def test_zero_stages_that_talk_in_every_pass_are_refused(stage: int, what: str) -> None:
     said = refusal(f"parallelism.zero_stage={stage}")
     assert what in said and "parallelism.zero_stage=1, or no pipeline: parallelism=zero" in said

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     mesh = Mesh.of(execution.layout, rank.rank)
     engine = PipelinedEngine(spec, execution, briefing.deepspeed, device, mesh)
     tokens = np.ones((execution.layout.micro_batch, spec.train.sequence_length), dtype=np.int64)
-    batch = Batch(tokens, tokens, np.zeros_like(tokens))
+    batch = Batch(tokens, tokens, np.zeros_like(tokens, dtype=np.int32), np.zeros(len(tokens), dtype=np.int64))
     with Traffic() as traffic:
         engine.step([batch] * execution.layout.accumulation, lr=1e-3, tokens=float(tokens.size))
     folder.write_json(folder.path / f"sent-{rank.rank}.json", traffic.bytes["send"])

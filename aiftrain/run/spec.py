@@ -188,6 +188,14 @@ class PlanSpec(Strict):
     grid_g_per_kwh: float | None = Field(None, ge=0)  # CO2e of the electricity, where better known than by country
 
 
+class BenchSpec(Strict):
+    """What `bench` measures: for how long, and which short training steps."""
+
+    seconds: float = Field(120.0, gt=0)  # in all, about
+    layers: int = Field(4, ge=1)  # of the recipe's model, in the training steps
+    strategies: tuple[str, ...] | None = None  # of conf/parallelism; None: all
+
+
 class RunSpec(Strict):
     """One run. `digest` names what decides its numbers; where it runs and what watches it are left out."""
 
@@ -205,6 +213,8 @@ class RunSpec(Strict):
     launcher: LauncherSpec
     access: AccessSpec = AccessSpec(name="none")
     plan: PlanSpec = PlanSpec()
+    bench: BenchSpec = BenchSpec()
+    purpose: Literal["train", "bench"] = "train"  # what the ranks do; the verb decides
     nodes: int = Field(1, ge=1)
     time: str | None = None
     account: str | None = None

@@ -32,7 +32,7 @@ from aiftrain.train.watchdog import Watchdog
 def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tuple[Trainer, TrainState]:
     """Meet the other ranks, build the engine, resume. Gives the trainer and where it begins."""
     lock = RunLock(folder.lock)
-    briefing, store = meet(rank, lambda: _begin(folder, attempt, rank, lock))
+    briefing, store = meet(rank, lambda: begin(folder, attempt, rank, lock))
     spec, execution = briefing.spec, briefing.execution
     if rank.local_rank == 0 and rank.rank > 0:
         check_software(folder, briefing.env_lock, attempt, rank)
@@ -77,7 +77,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     return trainer, checkpoints.resume(engine)
 
 
-def _begin(folder: RunFolder, attempt: int, rank: Rank, lock: RunLock) -> Briefing:
+def begin(folder: RunFolder, attempt: int, rank: Rank, lock: RunLock) -> Briefing:
     """What rank 0 does for all: look into the run folder, and make sure that nobody else is at work there."""
     briefing = Briefing.read(folder)
     check_software(folder, briefing.env_lock, attempt, rank)
@@ -102,7 +102,8 @@ def _take(lock: RunLock, spec: RunSpec) -> None:
         raise MachineError(str(error)) from error
 
 
-def _batches(spec: RunSpec, corpus: PreparedCorpus) -> Batches:
+def _batches(spec: RunSpec, corpus: PreparedCorpus | None) -> Batches:
+    assert corpus is not None, "a run that trains has data"
     return Batches(
         corpus,
         sequence_length=spec.train.sequence_length,

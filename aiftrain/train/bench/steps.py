@@ -1,0 +1,87 @@
+"""A training step of each strategy: the engine of a real run, on rows of random tokens."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+
+from aiftrain.data.batches import Batch
+from aiftrain.run.bench import Cases, Missing, Step, StepCase
+from aiftrain.train.bench.pace import LEAST_CALLS, Setting, Timing, time_of
+from aiftrain.train.engine import Engine
+from aiftrain.train.measure import matmul_flops
+from aiftrain.train.rendezvous import gather_numbers
+
+_LEAST_SHARE = 0.2  # of the matmul rate, at which a step that would take too long is not begun
+
+
+def steps(setting: Setting, cases: Cases, budget: float) -> Iterator[Step | Missing]:
+    """Each for its share of `budget` seconds; one that would take longer is left out."""
+    yield from cases.missing
+    for case in cases.cases:
+        expected = LEAST_CALLS * _expected_seconds(setting, case)
+        if expected > budget:
+            why = f"it would take up to {expected:,.0f} s: a smaller recipe or bench.layers, or more bench.seconds"
+            yield Missing(what=f"a step of {case.strategy}", why=why)
+        else:
+            yield _step(setting, case, budget / len(cases.cases))
+
+
+def random_batches(case: StepCase, rank: int) -> list[Batch]:
+    """A rank's micro-batches of one step: rows of random tokens, each one document."""
+    layout, length = case.execution.layout, case.spec.train.sequence_length
+    random, shape = np.random.default_rng(rank), (layout.micro_batch, length)
+    return [_batch(random.integers(case.spec.model.vocab_size, size=shape)) for _ in range(layout.accumulation)]
+
+
+def _batch(tokens: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Batch:
+    documents, sources = np.zeros(tokens.shape, np.int32), np.zeros(len(tokens), np.int64)
+    return Batch(tokens=tokens, targets=np.roll(tokens, -1, axis=1), documents=documents, sources=sources)
+
+
+def _expected_seconds(setting: Setting, case: StepCase) -> float:
+    rate = sum(gather_numbers(matmul_flops(setting.device, case.execution.precision), setting.device))
+    train = case.spec.train
+    return train.tokens_per_step * case.spec.model.flops_per_token(train.sequence_length) / (rate * _LEAST_SHARE)
+
+
+def _step(setting: Setting, case: StepCase, budget: float) -> Step:
+    device, spec = setting.device, case.spec
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    timing = _timed(setting, case, budget)
+    peak = torch.cuda.max_memory_allocated(device) / 2**30 if on_gpu else None
+    _free(device)
+    tokens = spec.train.tokens_per_step
+    return Step(
+        strategy=case.strategy,
+        precision=case.execution.precision,
+        layers=spec.model.num_layers,
+        parameters=spec.model.parameters,
+        tokens=tokens,
+        flops_per_token=spec.model.flops_per_token(spec.train.sequence_length),
+        seconds=timing.slowest,
+        tokens_per_s=tokens / timing.slowest,
+        peak_memory_gib=peak,
+        repetitions=timing.calls,
+    )
+
+
+def _timed(setting: Setting, case: StepCase, budget: float) -> Timing:
+    """The engine lives no longer than this call."""
+    spec, batches = case.spec, random_batches(case, setting.rank)
+    engine = Engine(spec, case.execution, case.deepspeed, setting.device)
+    step = partial(engine.step, batches, spec.optimizer.lr, spec.train.tokens_per_step)
+    return time_of(step, setting.device, budget)
+
+
+def _free(device: torch.device) -> None:
+    """An engine's tensors and hooks hold each other: only the collector frees them."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -39,7 +39,7 @@ def bench_spec(overrides: list[str], run_dir: str) -> tuple[RunSpec, Cases]:
     if problems:
         raise ConfigError(problems)
     cases = _cases(spec, groups)
-    return _with(spec, parallelism=_strategies(groups)["ddp"]), cases
+    return _with(spec, parallelism=_strategies(spec, groups)["ddp"]), cases
 
 
 def bench_plan(spec: RunSpec) -> LaunchPlan:
@@ -77,17 +77,20 @@ def _with(spec: RunSpec, **changes: Any) -> RunSpec:
     """`spec` with other values, of whole sections or of some keys in them. Raises ConfigError."""
     document = spec.model_dump(mode="json")
     for key, value in changes.items():
-        document[key] = {**document[key], **value} if isinstance(value, dict) else value
+        keeps = isinstance(value, dict) and key != _GROUP  # a strategy is taken whole
+        document[key] = {**document[key], **value} if keeps else value
     return validate(document)
 
 
-def _strategies(groups: Groups) -> dict[str, dict[str, Any]]:
-    """Every choice of `parallelism` but the one that leaves it to the planner."""
-    return {name: groups.read(_GROUP, name) for name in groups.choices(_GROUP) if name != AUTO}
+def _strategies(spec: RunSpec, groups: Groups) -> dict[str, dict[str, Any]]:
+    """Every choice of `parallelism` but the one that leaves it to the planner; what was typed of one is kept."""
+    typed = spec.parallelism.model_dump(mode="json")
+    names = [name for name in groups.choices(_GROUP) if name != AUTO]
+    return {name: typed if name == typed["name"] else groups.read(_GROUP, name) for name in names}
 
 
 def _unknown_strategies(spec: RunSpec, groups: Groups) -> list[Problem]:
-    names = list(_strategies(groups))
+    names = list(_strategies(spec, groups))
     unknown = [name for name in spec.bench.strategies or () if name not in names]
     fits = f"there are: {', '.join(names)}"
     return [Problem("bench.strategies", f"there is no '{name}'", did_you_mean(name, names) + fits) for name in unknown]
@@ -96,18 +99,23 @@ def _unknown_strategies(spec: RunSpec, groups: Groups) -> list[Problem]:
 def _cases(spec: RunSpec, groups: Groups) -> Cases:
     """A step of each strategy that can be run, and why the others cannot."""
     cases, missing = [], []
-    for name, parallelism in _strategies(groups).items():
+    for name, parallelism in _strategies(spec, groups).items():
         if spec.bench.strategies is not None and name not in spec.bench.strategies:
             continue
         try:
-            cases.append(_case(_with(spec, parallelism=parallelism)))
+            cases.append(_case(spec, parallelism))
         except ConfigError as error:
             why = "; ".join(f"{problem.where}: {problem.found}" for problem in error.problems)
             missing.append(Missing(what=f"a step of {name}", why=why))
     return Cases(cases=tuple(cases), missing=tuple(missing))
 
 
-def _case(spec: RunSpec) -> StepCase:
-    execution = make_plan(spec).execution
-    config = deepspeed_config(spec, execution.layout, execution.precision)
-    return StepCase(strategy=spec.parallelism.name, spec=spec, execution=execution, deepspeed=config)
+def _case(spec: RunSpec, parallelism: dict[str, Any]) -> StepCase:
+    """Raises ConfigError where the strategy lacks a value, or cannot be run."""
+    lacking = [key for key, value in parallelism.items() if value == "???"]
+    if lacking:
+        raise ConfigError([Problem(f"{_GROUP}.{key}", "has no value", f"{_GROUP}.{key}=...") for key in lacking])
+    there = _with(spec, parallelism=parallelism)
+    execution = make_plan(there).execution
+    config = deepspeed_config(there, execution.layout, execution.precision)
+    return StepCase(strategy=there.parallelism.name, spec=there, execution=execution, deepspeed=config)

@@ -9,6 +9,7 @@ import pytest
 from aiftrain.errors import ConfigError
 from aiftrain.launch.script import render
 from aiftrain.plan.bench import bench_plan, bench_spec
+from aiftrain.plan.groups import Groups
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import make_layout
 
@@ -16,10 +17,15 @@ from aiftrain.run.layout import make_layout
 def test_without_a_recipe_it_is_the_smoke_recipe_and_every_strategy() -> None:
     spec, cases = bench_spec(["factory=local", "launcher.ranks_per_node=2"], "runs/bench/now")
     assert (spec.recipe, spec.purpose, spec.run_folder) == ("smoke", "bench", "runs/bench/now")
-    assert [case.strategy for case in cases.cases] == ["ddp", "zero1", "zero2", "zero3"]
+    found = {case.strategy: case for case in cases.cases}
+    assert {"ddp", "zero1", "zero2", "zero3", "tp"} <= found.keys() <= set(Groups().choices("parallelism"))
     assert {case.execution.layout.world_size for case in cases.cases} == {2}
-    assert [case.deepspeed["zero_optimization"]["stage"] for case in cases.cases] == [0, 1, 2, 3]
-    assert not cases.missing
+    stages = [found[name].deepspeed["zero_optimization"]["stage"] for name in ("ddp", "zero1", "zero2", "zero3")]
+    assert stages == [0, 1, 2, 3]
+    assert found["tp"].execution.layout.tensor_parallel == 2
+    assert [(each.what, each.why) for each in cases.missing] == [
+        ("a step of nvme", "parallelism.nvme_path: has no value")
+    ]
     assert bench_plan(spec).execution.layout.world_size == 2
 
 
@@ -46,6 +52,12 @@ def test_only_the_strategies_that_were_asked_for() -> None:
         bench_spec(["factory=local", "bench.strategies=[zero9]"], "x")
 
 
+def test_what_was_typed_of_a_strategy_is_kept() -> None:
+    words = ["factory=local", "parallelism=nvme", "parallelism.nvme_path=/scratch", "bench.strategies=[nvme]"]
+    _, cases = bench_spec(words, "x")
+    assert [case.spec.parallelism.nvme_path for case in cases.cases] == ["/scratch"]
+
+
 def test_parallelism_auto_is_no_strategy() -> None:
     spec, cases = bench_spec(["factory=local", "parallelism=auto"], "x")
     assert "auto" not in [case.strategy for case in cases.cases]
@@ -57,7 +69,7 @@ def test_a_job_needs_an_account_but_no_data(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"1 problem.*\n.*account"):
         bench_spec(words, "x")
     spec, cases = bench_spec([*words, "account=project_1"], "x")
-    assert [case.execution.layout.world_size for case in cases.cases] == [16] * 4
+    assert {case.execution.layout.world_size for case in cases.cases} == {16}
     assert (spec.time, spec.launcher.chain) == ("12", "none")
     script = render(spec, bench_plan(spec).execution.layout, RunFolder(tmp_path))
     assert "export AIFTRAIN_MODULE=aiftrain.train.bench" in script

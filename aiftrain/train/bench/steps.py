@@ -10,20 +10,22 @@ import numpy as np
 import torch
 
 from aiftrain.data.batches import Batch
+from aiftrain.errors import AiftrainError
 from aiftrain.run.bench import Cases, Missing, Step, StepCase
-from aiftrain.train.bench.pace import LEAST_CALLS, Setting, Timing, time_of
+from aiftrain.train.bench.pace import Setting, Timing, time_of
 from aiftrain.train.engine import Engine
 from aiftrain.train.measure import matmul_flops
-from aiftrain.train.rendezvous import gather_numbers
+from aiftrain.train.mesh import Mesh
+from aiftrain.train.rendezvous import gather, gather_numbers
 
 _LEAST_SHARE = 0.2  # of the matmul rate, at which a step that would take too long is not begun
 
 
 def steps(setting: Setting, cases: Cases, budget: float) -> Iterator[Step | Missing]:
-    """Each for its share of `budget` seconds; one that would take longer is left out."""
+    """Each for its share of `budget` seconds; one that alone would take longer than all of them may is left out."""
     yield from cases.missing
     for case in cases.cases:
-        expected = LEAST_CALLS * _expected_seconds(setting, case)
+        expected = _expected_seconds(setting, case)
         if expected > budget:
             why = f"it would take up to {expected:,.0f} s: a smaller recipe or bench.layers, or more bench.seconds"
             yield Missing(what=f"a step of {case.strategy}", why=why)
@@ -32,9 +34,9 @@ def steps(setting: Setting, cases: Cases, budget: float) -> Iterator[Step | Miss
 
 
 def random_batches(case: StepCase, rank: int) -> list[Batch]:
-    """A rank's micro-batches of one step: rows of random tokens, each one document."""
+    """A rank's micro-batches of one step: rows of random tokens, each one document; the same where ranks share rows."""
     layout, length = case.execution.layout, case.spec.train.sequence_length
-    random, shape = np.random.default_rng(rank), (layout.micro_batch, length)
+    random, shape = np.random.default_rng(layout.place(rank).data), (layout.micro_batch, length)
     return [_batch(random.integers(case.spec.model.vocab_size, size=shape)) for _ in range(layout.accumulation)]
 
 
@@ -49,14 +51,17 @@ def _expected_seconds(setting: Setting, case: StepCase) -> float:
     return train.tokens_per_step * case.spec.model.flops_per_token(train.sequence_length) / (rate * _LEAST_SHARE)
 
 
-def _step(setting: Setting, case: StepCase, budget: float) -> Step:
+def _step(setting: Setting, case: StepCase, budget: float) -> Step | Missing:
+    """The step, or why no engine could be built for it: the other strategies are timed all the same."""
     device, spec = setting.device, case.spec
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    timing = _timed(setting, case, budget)
+    try:
+        timing = _timed(setting, case, budget)
+    except EngineFailed as error:
+        return Missing(what=f"a step of {case.strategy}", why=str(error))
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if on_gpu else None
-    _free(device)
     tokens = spec.train.tokens_per_step
     return Step(
         strategy=case.strategy,
@@ -73,11 +78,29 @@ def _step(setting: Setting, case: StepCase, budget: float) -> Step:
 
 
 def _timed(setting: Setting, case: StepCase, budget: float) -> Timing:
-    """The engine lives no longer than this call."""
-    spec, batches = case.spec, random_batches(case, setting.rank)
-    engine = Engine(spec, case.execution, case.deepspeed, setting.device)
-    step = partial(engine.step, batches, spec.optimizer.lr, spec.train.tokens_per_step)
+    """The engine and its process groups live no longer than this call."""
+    _free(setting.device)
+    mesh = Mesh.of(case.execution.layout, setting.rank)
+    engine, batches = _engine(setting, case, mesh), random_batches(case, setting.rank)
+    step = partial(engine.step, batches, case.spec.optimizer.lr, case.spec.train.tokens_per_step)
     return time_of(step, setting.device, budget)
+
+
+def _engine(setting: Setting, case: StepCase, mesh: Mesh) -> Engine:
+    """Raises EngineFailed on all ranks where one cannot build it: a library or an option that is not there."""
+    engine, error = None, ""
+    try:
+        engine = Engine(case.spec, case.execution, case.deepspeed, setting.device, mesh)
+    except (RuntimeError, ValueError, AssertionError, ImportError, AiftrainError) as failure:
+        error = f"{type(failure).__name__}: {failure}".partition("\n")[0]
+    errors = [each for each in gather(error) if each]
+    if engine is None or errors:
+        raise EngineFailed(errors[0])
+    return engine
+
+
+class EngineFailed(Exception):
+    """No engine for a strategy on this machine, and why."""
 
 
 def _free(device: torch.device) -> None:

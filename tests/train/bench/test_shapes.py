@@ -64,10 +64,10 @@ def test_samples_are_as_many_as_the_time_allows(monkeypatch: pytest.MonkeyPatch)
     taken = [0.01]
     monkeypatch.setattr(pace, "seconds", lambda action, device, calls=1: taken[0])
     device = torch.device("cpu")
-    calls = [pace.time_of(lambda: None, device, budget).calls for budget in (0.105, 0.001, 9.0)]
-    assert calls == [10, 3, 25]
+    calls = [pace.time_of(lambda: None, device, budget).calls for budget in (0.105, 0.011, 9.0, 0.009)]
+    assert calls == [10, 3, 25, 1]
     taken[0] = 1e-4
-    assert pace.time_of(lambda: None, device, 0.0).calls == 30
+    assert pace.time_of(lambda: None, device, 2e-4).calls == 30
 
 
 def test_the_processor_has_a_name() -> None:

@@ -15,6 +15,7 @@ OF_A_RUN = (
     "sample",
     "checkpoints",
     "bench",
+    "profile",
     "--multirun",
     "status",
     "logs",

@@ -35,6 +35,8 @@ class RunFolder:
         self.bench_cases = self.path / "bench.cases.json"
         self.bench_json = self.path / "bench.json"
         self.bench_html = self.path / "bench.html"
+        self.profile = self.path / "profile"
+        self.profile_json = self.profile / "profile.json"
         self.wandb = self.path / "wandb"
         self.checkpoints = self.path / "checkpoints"
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.data.batches import Batches
 from aiftrain.data.corpus import PreparedCorpus
@@ -9,7 +13,7 @@ from aiftrain.errors import MachineError, UserError
 from aiftrain.run.attempts import refuse_loop
 from aiftrain.run.env_lock import check_software
 from aiftrain.run.folder import RunFolder
-from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.layout import Execution, ParallelLayout
 from aiftrain.run.lock import HANDOVER, PATIENCE, RunLock
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
@@ -22,6 +26,7 @@ from aiftrain.train.mesh import Mesh
 from aiftrain.train.pipeline.engine import PipelinedEngine
 from aiftrain.train.preflight.check import Preflight
 from aiftrain.train.process import RankProcess, StopRequest
+from aiftrain.train.profile.recorder import StepProfiler
 from aiftrain.train.randomness import seed_everything
 from aiftrain.train.rendezvous import agree, join, meet
 from aiftrain.train.snapshot import Checkpoints, TrainState
@@ -53,8 +58,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         parameters=spec.model.parameters,
     )
     mesh = Mesh.of(execution.layout, rank.rank)
-    kind = PipelinedEngine if mesh.pipeline.size > 1 else Engine
-    engine = kind(spec, execution, briefing.deepspeed, device, mesh)
+    engine = new_engine(spec, execution, briefing.deepspeed, device, mesh)
     catalog = Catalog.of_run(folder, spec)
     checkpoints = Checkpoints(spec, catalog, rank, tracker)
     trainer = Trainer(
@@ -69,12 +73,19 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         stop=stop,
         matmul_flops=measured,
         lock=lock,
+        profiler=StepProfiler(spec, folder, rank.rank, device, tracker),
         stragglers=stragglers.Watch(
             spec.train.straggler_every, preflight.hosts, _stages(execution.layout), device, tracker
         ),
         watchdog=Watchdog(spec.train.hang_minutes * 60, RankProcess(folder, attempt, rank), tracker),
     )
     return trainer, checkpoints.resume(engine)
+
+
+def new_engine(spec: RunSpec, execution: Execution, config: dict[str, Any], device: torch.device, mesh: Mesh) -> Engine:
+    """The engine that the layout asks for, as `Engine` is made."""
+    kind = PipelinedEngine if mesh.pipeline.size > 1 else Engine
+    return kind(spec, execution, config, device, mesh)
 
 
 def begin(folder: RunFolder, attempt: int, rank: Rank, lock: RunLock) -> Briefing:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from functools import partial
 
 import numpy as np
 import torch
+from deepspeed.utils import groups
 
 from aiftrain.data.batches import Batch
-from aiftrain.errors import AiftrainError
 from aiftrain.run.bench import Cases, Missing, Step, StepCase
 from aiftrain.train.bench.pace import Setting, Timing, time_of
 from aiftrain.train.engine import Engine
 from aiftrain.train.measure import matmul_flops
 from aiftrain.train.mesh import Mesh
 from aiftrain.train.rendezvous import gather, gather_numbers
+from aiftrain.train.start import new_engine
 
 _LEAST_SHARE = 0.2  # of the matmul rate, at which a step that would take too long is not begun
 
@@ -58,7 +61,8 @@ def _step(setting: Setting, case: StepCase, budget: float) -> Step | Missing:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     try:
-        timing = _timed(setting, case, budget)
+        with _fresh_groups():
+            timing = _timed(setting, case, budget)
     except EngineFailed as error:
         return Missing(what=f"a step of {case.strategy}", why=str(error))
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if on_gpu else None
@@ -78,7 +82,7 @@ def _step(setting: Setting, case: StepCase, budget: float) -> Step | Missing:
 
 
 def _timed(setting: Setting, case: StepCase, budget: float) -> Timing:
-    """The engine and its process groups live no longer than this call."""
+    """The engine lives no longer than this call."""
     _free(setting.device)
     mesh = Mesh.of(case.execution.layout, setting.rank)
     engine, batches = _engine(setting, case, mesh), random_batches(case, setting.rank)
@@ -86,12 +90,22 @@ def _timed(setting: Setting, case: StepCase, budget: float) -> Timing:
     return time_of(step, setting.device, budget)
 
 
+@contextmanager
+def _fresh_groups() -> Iterator[None]:
+    """DeepSpeed keeps an engine's groups in variables of a module, where the next engine would find them."""
+    before = {name: copy(value) for name, value in vars(groups).items() if name == "mpu" or name.isupper()}
+    try:
+        yield
+    finally:
+        vars(groups).update(before)
+
+
 def _engine(setting: Setting, case: StepCase, mesh: Mesh) -> Engine:
     """Raises EngineFailed on all ranks where one cannot build it: a library or an option that is not there."""
     engine, error = None, ""
     try:
-        engine = Engine(case.spec, case.execution, case.deepspeed, setting.device, mesh)
-    except (RuntimeError, ValueError, AssertionError, ImportError, AiftrainError) as failure:
+        engine = new_engine(case.spec, case.execution, case.deepspeed, setting.device, mesh)
+    except Exception as failure:  # whatever it is, the other strategies can be timed
         error = f"{type(failure).__name__}: {failure}".partition("\n")[0]
     errors = [each for each in gather(error) if each]
     if engine is None or errors:

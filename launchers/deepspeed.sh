@@ -24,7 +24,7 @@ printf "%s slots=$AIFTRAIN_RANKS_PER_NODE\n" "${hosts[@]}" >"$logs/hostfile"
         if [[ -v $name ]]; then printf 'export %s=%q\n' "$name" "${!name}"; fi
     done
     printf 'cd -- %q\nexec' "$AIFTRAIN_WORKDIR"
-    printf ' %q' "${program[@]}" -m aiftrain.train "$AIFTRAIN_RUN"
+    printf ' %q' "${program[@]}" -m "${AIFTRAIN_MODULE:-aiftrain.train}" "$AIFTRAIN_RUN"
 } >"$logs/rank.sh"
 chmod +x -- "$logs/rank.sh"
 port=${MASTER_PORT:-$((10000 + $$ % 20000))} # DeepSpeed's own is 29500 for everyone

@@ -19,7 +19,7 @@ export AIFTRAIN_ATTEMPT OMP_NUM_THREADS GLOO_SOCKET_IFNAME TORCH_ELASTIC_SHUTDOW
 running=
 trap 'if [[ $running ]]; then kill -TERM "$running"; fi' TERM INT HUP # torchrun has the ranks save and leave
 setsid "${AIFTRAIN_PYTHON:-python3}" -m torch.distributed.run --nnodes=1 --nproc-per-node="$AIFTRAIN_RANKS" \
-    --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:0 --local-addr=127.0.0.1 -m aiftrain.train "$AIFTRAIN_RUN" &
+    --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:0 --local-addr=127.0.0.1 -m "${AIFTRAIN_MODULE:-aiftrain.train}" "$AIFTRAIN_RUN" &
 running=$!
 while kill -0 "$running" 2>/dev/null; do wait "$running" || true; done # a signal ends a wait, not torchrun
 wait "$running" && code=0 || code=$?

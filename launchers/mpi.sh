@@ -48,7 +48,7 @@ asked=
 running=
 # mpiexec takes SIGTERM and SIGINT for an order to kill, and passes SIGUSR1 on: the ranks save and leave.
 trap 'asked=1; if [[ $running ]]; then kill -USR1 "$running"; fi' TERM INT HUP USR1
-setsid "${mpiexec[@]}" "${options[@]}" "${program[@]}" -m aiftrain.train "$AIFTRAIN_RUN" &
+setsid "${mpiexec[@]}" "${options[@]}" "${program[@]}" -m "${AIFTRAIN_MODULE:-aiftrain.train}" "$AIFTRAIN_RUN" &
 running=$!
 while kill -0 "$running" 2>/dev/null; do wait "$running" || true; done # a signal ends a wait, not mpiexec
 wait "$running" && code=0 || code=$?

@@ -41,7 +41,7 @@ while [[ $next == here ]]; do
     MASTER_PORT=$((10000 + 10#${PBS_JOBID//[^0-9]*/} % 20000)) # below the ports that systems hand out by themselves
     while grep -qs "$(printf ':%04X [0-9A-F]*:0000 0A' "$MASTER_PORT")" /proc/net/tcp /proc/net/tcp6; do ((MASTER_PORT += 1)); done
     export AIFTRAIN_ATTEMPT MASTER_ADDR MASTER_PORT
-    "${step[@]}" -m aiftrain.train "$AIFTRAIN_RUN" &
+    "${step[@]}" -m "${AIFTRAIN_MODULE:-aiftrain.train}" "$AIFTRAIN_RUN" &
     running=$!
     # PBS signals the job's whole session. SIGTERM ends the shell around this script, and the job with it; SIGURG ends
     # nobody: after `qsig -s SIGURG` the ranks have the time that they need.

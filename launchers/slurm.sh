@@ -54,7 +54,7 @@ while [[ $next == here ]]; do
     MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000)) # below the ports that systems hand out by themselves
     while grep -qs "$(printf ':%04X [0-9A-F]*:0000 0A' "$MASTER_PORT")" /proc/net/tcp /proc/net/tcp6; do ((MASTER_PORT += 1)); done
     export AIFTRAIN_ATTEMPT MASTER_PORT
-    eval "$AIFTRAIN_STEP -m aiftrain.train \"\$AIFTRAIN_RUN\" &" # a list in shell quotes: srun, the container, Python
+    eval "$AIFTRAIN_STEP -m ${AIFTRAIN_MODULE:-aiftrain.train} \"\$AIFTRAIN_RUN\" &" # a list in shell quotes: srun, the container, Python
     step=$!
     while kill -0 "$step" 2>/dev/null; do wait "$step" || true; done # a signal ends a wait, not srun
     wait "$step" && code=0 || code=$?

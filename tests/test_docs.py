@@ -11,7 +11,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OF_A_RUN = ("sample", "checkpoints", "--multirun", "status", "logs", "watch", "cancel", "env")  # verbs of runs that are
+OF_A_RUN = (
+    "sample",
+    "checkpoints",
+    "bench",
+    "profile",
+    "--multirun",
+    "status",
+    "logs",
+    "watch",
+    "cancel",
+    "env",
+)  # verbs of runs that are
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_override_arguments(parser, sweeps=True)
     planning.add_arguments(parser)
     parser.add_argument("--points", metavar="FILE.csv", help="predict each run of a table instead")
-    parser.add_argument("--calibrate", metavar="RUN", nargs="+", help="learn from these run folders how fast a site is")
+    parser.add_argument(
+        "--calibrate", metavar="FOLDER", nargs="+", help="learn from runs and benches how fast a site is"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -150,7 +152,7 @@ def _rate_rows(prediction: Prediction) -> Iterator[tuple[str, str]]:
 
     rate = prediction.rate
     if rate is None or prediction.cost is None:
-        yield "speed", f"unknown: {prediction.lacking}; plan --calibrate RUN learns it from a run here"
+        yield "speed", f"unknown: {prediction.lacking}; plan --calibrate learns it from a run or bench here"
         return
     each = f"{rate.tokens_per_s_per_device:,.0f} a device"
     share = f", {rate.flop_share:.0%} of the peak" if rate.flop_share else ""

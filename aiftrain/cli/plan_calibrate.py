@@ -1,4 +1,4 @@
-"""`plan --calibrate RUN...`: learns from finished or running runs how fast this site's machines are."""
+"""`plan --calibrate FOLDER...`: learns from runs and benches how fast this site's machines are."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pydantic import ValidationError
 
 from aiftrain.cli import output
 from aiftrain.errors import EXIT_OK, UserError
-from aiftrain.plan.throughput.calibrate import Observed, calibrate
+from aiftrain.plan.throughput.calibrate import Benched, Observed, calibrate
+from aiftrain.plan.throughput.constants import Figures
 from aiftrain.plan.throughput.own import OwnCalibration, write
 from aiftrain.report.metrics import TrainRecord, read_metrics
+from aiftrain.run.bench import read_bench, read_cases
 from aiftrain.run.folder import RunFolder, read_lines
 from aiftrain.run.layout import Execution
 
@@ -24,15 +26,19 @@ _ENOUGH = 5  # steps after them, at least
 
 def calibrate_from(folders: Sequence[str], *, as_json: bool) -> int:
     """Fit, keep and show. Raises UserError where a folder holds no run that says how fast it was."""
-    runs = [observed(RunFolder(folder)) for folder in dict.fromkeys(folders)]
-    own = calibrate(runs)
-    site = runs[0].spec.factory.name
+    named = [RunFolder(folder) for folder in dict.fromkeys(folders)]
+    benches = [benched(folder) for folder in named if folder.bench_json.exists()]
+    runs = [observed(folder) for folder in named if not folder.bench_json.exists()]
+    own = calibrate(runs, benches)
+    site = named[0].read_spec().factory.name
     file = write(site, own)
     if as_json:
         output.print_json({"factory": site, "file": str(file), **own.model_dump(mode="json")})
         return EXIT_OK
     console = output.console()
-    output.headline(f"{site}, calibrated on {output.plural(len(runs), 'run')}", console)
+    grounds = [f"{len(benches)} bench{'es' * (len(benches) > 1)}"] if benches else []
+    grounds += [output.plural(len(runs), "run")] if runs else []
+    output.headline(f"{site}, calibrated on {' and '.join(grounds)}", console)
     output.show(output.facts(_rows(own, file)), console)
     return EXIT_OK
 
@@ -53,6 +59,15 @@ def observed(folder: RunFolder) -> Observed:
         tokens_per_s=median(rates),
         matmul_tflops=_matmul_tflops(folder),
     )
+
+
+def benched(folder: RunFolder) -> Benched:
+    """What a bench's folder says of its machine. Raises UserError where it cannot be read."""
+    bench, spec, name = read_bench(folder), folder.read_spec(), str(folder.path.absolute())
+    rates = {step.strategy: step.tokens_per_s for step in bench.steps}
+    cases = [case for case in read_cases(folder).cases if case.strategy in rates]
+    steps = [Observed(name, case.spec, case.execution, rates[case.strategy], None) for case in cases]
+    return Benched(name, spec, bench, tuple(steps))
 
 
 def _steady_rates(records: Iterable[TrainRecord]) -> list[float]:
@@ -77,6 +92,8 @@ def _matmul_tflops(folder: RunFolder) -> float | None:
 
 
 def _rows(own: OwnCalibration, file: Path) -> Iterable[tuple[str, str]]:
+    for hardware, figures in own.figures.items():
+        yield "bench", f"{hardware}, in the place of its profile: {', '.join(_measured_words(figures))}"
     for hardware, rates in own.matmul_tflops.items():
         each = ", ".join(f"{rate:,.3g} TFLOP/s at {precision}" for precision, rate in rates.items())
         yield "products", f"{hardware}: {each}, measured on one device"
@@ -86,3 +103,17 @@ def _rows(own: OwnCalibration, file: Path) -> Iterable[tuple[str, str]]:
             yield name, f"{value:.2f} {words}"
     yield "spread", f"a run is expected within {own.spread:.0%} (one standard deviation)"
     yield "kept in", str(file)
+
+
+def _measured_words(figures: Figures) -> Iterable[str]:
+    """Rates of one device."""
+    for precision, rate in figures.matmul_tflops.items():
+        yield f"{rate:,.3g} TFLOP/s at {precision}"
+    links = (
+        ("of memory", figures.memory_gb_per_s, None),
+        ("inside a node", figures.intra_node_gb_per_s, figures.intra_node_us),
+        ("across nodes", figures.inter_node_gb_per_s, figures.inter_node_us),
+    )
+    for where, bandwidth, hop in links:
+        if bandwidth is not None:
+            yield f"{bandwidth:,.3g} GB/s {where}" + (f" ({hop:,.3g} us a hop)" if hop is not None else "")

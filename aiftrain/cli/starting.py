@@ -64,11 +64,15 @@ def make_ready(overrides: list[str], console: Console) -> Ready:
 
 def agree(runs: Sequence[Ready], console: Console, *, yes: bool) -> None:
     """Ask once, for all jobs together, whether they are meant. UserError where they are not, or nobody can be asked."""
+    confirm([(run.spec, run.plan, run.partition) for run in runs if run.is_job], console, yes=yes)
+
+
+def confirm(jobs: Sequence[tuple[RunSpec, LaunchPlan, PartitionState | None]], console: Console, *, yes: bool) -> None:
+    """As `agree`, of jobs with what is known of their partitions."""
     from aiftrain.launch.consent import refuse_unconfirmed, wants_a_yes
 
-    jobs = [run for run in runs if run.is_job]
-    waits = dict.fromkeys(run.partition.reason_to_ask for run in jobs if run.partition)
-    reasons = [reason for reason in (wants_a_yes((run.spec, run.plan) for run in jobs), *waits) if reason]
+    waits = dict.fromkeys(partition.reason_to_ask for _, _, partition in jobs if partition)
+    reasons = [reason for reason in (wants_a_yes((spec, plan) for spec, plan, _ in jobs), *waits) if reason]
     if not reasons or yes:
         return
     if not (sys.stdin.isatty() and console.is_terminal):
@@ -86,7 +90,7 @@ def start(run: Ready, console: Console) -> dict[str, Any]:
         return result | {"exit_code": EXIT_OK, "state": "finished before"}
     _write(run.folder, run.spec, run.plan, run.corpus)
     if run.is_job:
-        return result | _submit(run.spec, run.folder, console)
+        return result | submit(run.spec, run.folder, console)
     return result | _train_here(run, console)
 
 
@@ -127,7 +131,8 @@ def _write(folder: RunFolder, spec: RunSpec, plan: LaunchPlan, corpus: PreparedC
     write_run(folder, spec, plan)
 
 
-def _submit(spec: RunSpec, folder: RunFolder, console: Console) -> dict[str, Any]:
+def submit(spec: RunSpec, folder: RunFolder, console: Console) -> dict[str, Any]:
+    """Hand job.sh to the scheduler; what came of it, for --json."""
     from aiftrain.launch import pbs, slurm
     from aiftrain.launch.step import nodes_to_leave_out
 

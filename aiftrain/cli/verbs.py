@@ -27,10 +27,12 @@ VERBS = (
     Verb("data", "data", "prepare|inspect [OVERRIDE ...]", "make tokens of text; look at what was made"),
     Verb("status", "status", "[RUN ...]", "where runs stand: their jobs, steps, losses, time left"),
     Verb("watch", "watch", "RUN", "show a run live, as the one who started it sees it"),
+    Verb("profile", "step_profile", "RUN", "where the time of a run's steps went, if it ran with profile=true"),
     Verb("logs", "logs", "RUN", "what a rank prints; -f follows it to the run's end"),
     Verb("cancel", "cancel", "RUN", "have a run save and leave, in the queue or here"),
     Verb("checkpoints", "checkpoints", "list|verify|export RUN", "list, verify or export what a run has saved"),
     Verb("env", "env", "lock|diff|wheelhouse|pack WORD ...", "the software on the nodes: lock it, fetch it, pack it"),
+    Verb("bench", "bench", "[OVERRIDE ...]", "measure this machine: products, memory, links, a step of each strategy"),
     Verb("doctor", "doctor", "[OVERRIDE ...]", "is this machine fit to run it"),
     Verb("sample", "sample", 'RUN "text"', "have a trained model continue a text"),
 )

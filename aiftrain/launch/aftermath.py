@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +26,10 @@ from aiftrain.launch.header import seconds_to_save
 from aiftrain.launch.outcome import Outcome, RankEnd, judge, read_ends
 from aiftrain.launch.status import read_execution
 from aiftrain.plan.limits import seconds_of, time_limit
+from aiftrain.report.bench_page import draw
 from aiftrain.run.attempts import led_nowhere, progressed, starts_since_submission
 from aiftrain.run.bad_nodes import note_bad_node, read_bad_nodes
+from aiftrain.run.bench import read_bench
 from aiftrain.run.folder import RunFolder, append_line, read_lines
 from aiftrain.run.spec import RunSpec
 
@@ -162,6 +165,13 @@ def _lost_node(ends: list[RankEnd]) -> str | None:
     return next(iter(lost)) if len(lost) == 1 and lost != {end.node for end in ends} else None
 
 
+def _draw_bench(folder: RunFolder) -> None:
+    """The page of a bench: its ranks write figures only. Where it cannot be drawn, `bench --show` says why later."""
+    with suppress(AiftrainError):
+        if folder.bench_json.exists():
+            draw(folder, read_bench(folder))
+
+
 def main(arguments: list[str]) -> int:
     """Decide, say it, and note it among the run's events."""
     folder, attempt = RunFolder(arguments[0]), int(arguments[1])
@@ -173,6 +183,7 @@ def main(arguments: list[str]) -> int:
     except AiftrainError as error:
         verdict = Verdict(EXIT_FAILED, "end", str(error))
     print(f"attempt {attempt} ended with {verdict.exit_code}; next: {verdict.next}, {verdict.why}", file=sys.stderr)
+    _draw_bench(folder)
     print(verdict)
     return EXIT_OK
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.text import Text
 from aiftrain.errors import EXIT_OK, EXIT_RESUME, EXIT_USER, AiftrainError, MachineError, UserError
 from aiftrain.launch.environment import local_environment
 from aiftrain.launch.outcome import Outcome, judge, last_lines, memory_kills
-from aiftrain.launch.ranks import TRAINER, LocalRanks, StopRequests
+from aiftrain.launch.ranks import MODULES, LocalRanks, StopRequests
 from aiftrain.launch.scripted import ScriptedRanks, check_start
 from aiftrain.report.curve import draw
 from aiftrain.report.live import follow
@@ -27,14 +28,31 @@ _HANG_SECONDS = 10.0  # what ranks are given to end by themselves when one of th
 _PAUSE = 0.1  # seconds
 
 
+Follow = Callable[[int, Callable[[], bool]], None]  # shows an attempt for as long as it runs
+
+
 def run_local(
-    folder: RunFolder, execution: Execution, console: Console, *, again: str = "", module: str = TRAINER
+    folder: RunFolder, execution: Execution, console: Console, *, again: str = "", module: str | None = None
 ) -> int:
     """Train the run in `folder` until it ends or is stopped; the exit code (0, 1, 2 or 75).
 
-    launcher=local starts torchrun; launchers that start ranks here by a script have job.sh run.
+    `again` is the command that goes on with this run, for the messages; the rest is as of `run_ranks`.
+    """
+    outcome = run_ranks(
+        folder, execution, console, lambda attempt, running: follow(folder, attempt, running, console), module=module
+    )
+    _tell(outcome, folder, console, again or "the same command again")
+    return outcome.exit_code
 
-    `again` is the command that goes on with this run, for the messages; `module` is what each rank runs.
+
+def run_ranks(
+    folder: RunFolder, execution: Execution, console: Console, show: Follow, *, module: str | None = None
+) -> Outcome:
+    """Start the ranks of the run in `folder`, have them shown, and wait for their end.
+
+    launcher=local starts torchrun; launchers that start ranks here by a script have job.sh run. `module` is what each
+    rank runs, if it is not what the run is for.
+
     SIGINT, SIGTERM and SIGHUP ask the ranks to save and leave; a second one kills them. Raises UserError
     where nothing can be started: torch is missing, several nodes were asked for, or the run goes on elsewhere.
     """
@@ -44,23 +62,21 @@ def run_local(
     RunLock(folder.lock).check()
     attempt, logs = _new_attempt(folder)
     kind = LocalRanks if spec.launcher.name == "local" else ScriptedRanks
-    ranks = kind(folder.path.resolve(), logs, execution.layout.world_size, module)
+    ranks = kind(folder.path.resolve(), logs, execution.layout.world_size, module or MODULES[spec.purpose])
     kills_before = memory_kills()
     with StopRequests() as requests:
         ranks.start(local_environment(spec, execution.layout, attempt, usable_cores(), os.environ))
         watch = _Watch(ranks, requests, console)
         try:
-            follow(folder, attempt, watch.running, console)
+            show(attempt, watch.running)
         finally:
             watch.finish()
-    outcome = judge(
+    return judge(
         logs,
         execution.layout.world_size,
         stop_asked=requests.count > 0,
         killed_by_memory=memory_kills() > kills_before,
     )
-    _tell(outcome, folder, console, again or "the same command again")
-    return outcome.exit_code
 
 
 class _Watch:
@@ -124,7 +140,7 @@ def _new_attempt(folder: RunFolder) -> tuple[int, Path]:
 def _tell(outcome: Outcome, folder: RunFolder, console: Console, again: str) -> None:
     """The last words: what happened, where to look, what to do next."""
     if outcome.exit_code not in (EXIT_OK, EXIT_RESUME):
-        _tell_failure(outcome, console)
+        tell_failure(outcome, console)
     picture = _picture(folder, console)
     if outcome.exit_code == EXIT_RESUME:
         console.print(Text(outcome.message, style="yellow"))
@@ -146,7 +162,8 @@ def _next_steps(exit_code: int, folder: RunFolder, again: str) -> dict[str, str]
     return {} if exit_code == EXIT_USER else {"go on": again}
 
 
-def _tell_failure(outcome: Outcome, console: Console) -> None:
+def tell_failure(outcome: Outcome, console: Console) -> None:
+    """The first real error, and the end of the log of the rank that had it."""
     console.print(Text(outcome.message, style="bold red"), soft_wrap=True)
     if outcome.log is None:
         return

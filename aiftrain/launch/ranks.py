@@ -18,7 +18,7 @@ from aiftrain.errors import EXIT_FAILED, MachineError
 from aiftrain.launch.outcome import rank_of, read_ends
 from aiftrain.run.process import die_with_parent, runs
 
-TRAINER = "aiftrain.train"
+MODULES = {"train": "aiftrain.train", "bench": "aiftrain.train.bench"}  # what ranks run, by the purpose of a run
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -51,7 +51,7 @@ class LocalRanks:
     the ranks save and leave, and nothing runs on unseen.
     """
 
-    def __init__(self, run_folder: Path, logs: Path, world_size: int, module: str = TRAINER) -> None:
+    def __init__(self, run_folder: Path, logs: Path, world_size: int, module: str) -> None:
         self._run_folder = str(run_folder)
         self._module = module
         self._logs = logs

@@ -14,6 +14,7 @@ from aiftrain.launch.environment import installed, package_root, run_environment
 from aiftrain.launch.header import slurm_header
 from aiftrain.launch.mpi import mpi_exports
 from aiftrain.launch.pbs import pbs_exports, pbs_header
+from aiftrain.launch.ranks import MODULES
 from aiftrain.launch.step import native_python, slurm_exports
 from aiftrain.plan.limits import is_queued
 from aiftrain.run.folder import RunFolder
@@ -60,6 +61,8 @@ def _comments(spec: RunSpec) -> Iterator[str]:
 
 def _export_lines(spec: RunSpec, layout: ParallelLayout, run_folder: Path) -> Iterator[str]:
     ours = {"AIFTRAIN_RUN": str(run_folder), "AIFTRAIN_WORKDIR": str(Path.cwd())}
+    if spec.purpose != "train":
+        ours["AIFTRAIN_MODULE"] = MODULES[spec.purpose]
     ours |= _launcher_exports(spec, layout, run_folder)
     for name, value in (run_environment(spec) | ours).items():
         if "$" in value:

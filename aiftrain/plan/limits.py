@@ -91,7 +91,12 @@ def precision_problems(spec: RunSpec, precision: Precision) -> list[Problem]:
 
 def launch_problems(spec: RunSpec) -> list[Problem]:
     """What a launch needs and a plan does not."""
-    problems = data_problems(spec)
+    return data_problems(spec) + admission_problems(spec)
+
+
+def admission_problems(spec: RunSpec) -> list[Problem]:
+    """Why the site would let no job of this one in, whatever it does."""
+    problems = []
     factory = spec.factory
     if factory.status == "announced":
         fits = "plan works; to launch, choose a factory in operation: python -m aiftrain factories"

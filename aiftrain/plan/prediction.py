@@ -10,12 +10,12 @@ from aiftrain.plan.memory_use import MemoryUse
 from aiftrain.plan.room import has_room, memory, what_fits
 from aiftrain.plan.throughput.assumed import assumed_figures
 from aiftrain.plan.throughput.constants import Calibration
+from aiftrain.plan.throughput.figures import as_measured
 from aiftrain.plan.throughput.layer import UnknownFigure
 from aiftrain.plan.throughput.own import calibration_for
 from aiftrain.plan.throughput.step import Setting, Shape, StepTime, step_time
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ParallelLayout
-from aiftrain.run.machine import Hardware
 from aiftrain.run.spec import Precision, RunSpec
 
 STACK = "aiftrain"
@@ -34,6 +34,7 @@ class Rate(Strict):
     parts: dict[str, float]  # share of the step, by what it is spent on
     calibrated: bool  # whether runs of this hardware are behind it
     own_runs: int  # of the user's, at this site, to which the planner was fitted
+    bench: str | None = None  # when the user's bench measured this hardware at this site
     assumed: tuple[str, ...]  # in the place of figures of the hardware that nobody documents
 
     @property
@@ -73,8 +74,10 @@ class Prediction(Strict):
 
 def _grounds(rate: Rate) -> str:
     """What the predicted time of a step rests on."""
-    if rate.own_runs:
-        return f"the time of a step rests on {rate.own_runs} of your own runs here"
+    own = [f"your bench of {rate.bench} here, in the place of the profile's figures"] if rate.bench else []
+    own += [f"{rate.own_runs} of your own runs here"] if rate.own_runs else []
+    if own:
+        return f"the time of a step rests on {' and '.join(own)}"
     runs = "published runs on this hardware" if rate.calibrated else "published runs on other hardware"
     ours = "aiftrain itself was never measured on GPUs and is taken to be as fast as PyTorch FSDP"
     return f"the time of a step rests on {runs}; {ours}"
@@ -118,7 +121,7 @@ def setting_of(spec: RunSpec, layout: ParallelLayout, precision: Precision, cali
     return Setting(
         shape=Shape.of(spec.model),
         layout=layout,
-        hardware=_as_measured(spec.hardware, layout, calibration.measured_rate(spec.hardware, precision)),
+        hardware=as_measured(spec.hardware, layout, precision, calibration),
         sequence_length=spec.train.sequence_length,
         precision=precision,
         constants=calibration.constants,
@@ -142,19 +145,9 @@ def rate(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Rate:
         parts=_parts(time),
         calibrated=spec.hardware.name in calibration.constants.hardware,
         own_runs=calibration.own_runs,
+        bench=figures.date if (figures := calibration.figures.get(spec.hardware.name)) else None,
         assumed=tuple(assumed_figures(setting.hardware, layout.nodes)),
     )
-
-
-def _as_measured(hardware: Hardware, layout: ParallelLayout, rate: float | None) -> Hardware:
-    """The hardware with the rate of products that the user's own runs reached, where its profile states none.
-
-    Ranks that share a CPU share its rate.
-    """
-    if rate is None or hardware.matmul_bf16_tflops is not None:
-        return hardware
-    ranks = max(1.0, layout.ranks_per_node / hardware.devices_per_node)
-    return hardware.model_copy(update={"matmul_bf16_tflops": rate / ranks})
 
 
 def _flop_share(spec: RunSpec, time: StepTime, precision: Precision) -> float | None:

@@ -32,6 +32,11 @@ class RunFolder:
         self.lock = self.path / "lock"
         self.env_lock = self.path / "env.lock.json"
         self.picture = self.path / "loss.png"
+        self.bench_cases = self.path / "bench.cases.json"
+        self.bench_json = self.path / "bench.json"
+        self.bench_html = self.path / "bench.html"
+        self.profile = self.path / "profile"
+        self.profile_json = self.profile / "profile.json"
         self.wandb = self.path / "wandb"
         self.checkpoints = self.path / "checkpoints"
 

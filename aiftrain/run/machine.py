@@ -54,6 +54,8 @@ class Hardware(Strict):
     fast_domain: int | None = None  # devices joined by the fast links, where that is not the node (NVL72: 72)
     intra_node_gb_per_s: float | None = None  # per direction, one device, to all its peers together
     inter_node_gb_per_s: float | None = None  # per direction, one device
+    intra_node_us: float | None = None  # from one device to the next, in a collective
+    inter_node_us: float | None = None
     device_power_w: float | None = None  # the power limit of one device
     node_power_w: float | None = None  # the rest of the node: processors, memory, network cards
     provenance: dict[str, Provenance] = {}

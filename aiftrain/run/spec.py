@@ -15,6 +15,7 @@ from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
 
 FORMAT = 1
+MOST_PROFILED = 20  # steps: a trace of a rank on a GPU has some ten thousand events a step
 
 # Of `train`: how long to go on, what to look at meanwhile, and what changes speed but no result worth the name.
 _FREE_TO_CHANGE = {
@@ -188,6 +189,14 @@ class PlanSpec(Strict):
     grid_g_per_kwh: float | None = Field(None, ge=0)  # CO2e of the electricity, where better known than by country
 
 
+class BenchSpec(Strict):
+    """What `bench` measures: for how long, and which short training steps."""
+
+    seconds: float = Field(120.0, gt=0)  # in all, about
+    layers: int = Field(4, ge=1)  # of the recipe's model, in the training steps
+    strategies: tuple[str, ...] | None = None  # of conf/parallelism; None: all
+
+
 class RunSpec(Strict):
     """One run. `digest` names what decides its numbers; where it runs and what watches it are left out."""
 
@@ -205,10 +214,15 @@ class RunSpec(Strict):
     launcher: LauncherSpec
     access: AccessSpec = AccessSpec(name="none")
     plan: PlanSpec = PlanSpec()
+    bench: BenchSpec = BenchSpec()
+    purpose: Literal["train", "bench"] = "train"  # what the ranks do; the verb decides
     nodes: int = Field(1, ge=1)
     time: str | None = None
     account: str | None = None
     seed: int = Field(0, ge=0)
+    profile: bool = False  # record steps with torch's profiler, and tell where their time goes
+    profile_steps: tuple[int, int] = (4, 6)  # the first and last, counted from 1
+    profile_ranks: Literal["first", "all"] = "first"  # whose traces are kept; all are compared
     run_dir: str | None = None
 
     @model_validator(mode="after")
@@ -216,6 +230,16 @@ class RunSpec(Strict):
         positions, length = self.model.max_positions, self.train.sequence_length
         if positions is not None and positions < length:
             raise ValueError(f"train.sequence_length {length} is more than the {positions} of model.max_positions")
+        return self
+
+    @model_validator(mode="after")
+    def _profiled_steps_come(self) -> RunSpec:
+        first, last = self.profile_steps
+        if self.profile and not 1 <= first <= last <= min(self.train.total_steps, first + MOST_PROFILED - 1):
+            raise ValueError(
+                f"profile_steps [{first}, {last}] are no steps of a run of {self.train.total_steps}: "
+                f"the first and the last of at most {MOST_PROFILED}, such as profile_steps=[1,2]"
+            )
         return self
 
     @property

@@ -32,11 +32,14 @@ _PATIENCE = timedelta(seconds=60)  # rank 0 stays so long for the others to hear
 
 
 class Briefing(Strict):
-    """What run.json, plan.json, data.json, deepspeed.json and, where there is one, env.lock.json say to a rank."""
+    """What run.json, plan.json, data.json, deepspeed.json and, where there is one, env.lock.json say to a rank.
+
+    `corpus` is None where the ranks do not train.
+    """
 
     spec: RunSpec
     execution: Execution
-    corpus: PreparedCorpus
+    corpus: PreparedCorpus | None
     deepspeed: dict[str, Any]
     env_lock: EnvLock | None = None
 
@@ -49,7 +52,7 @@ class Briefing(Strict):
             return cls(
                 spec=spec,
                 execution=Execution.model_validate(plan.get("execution")),
-                corpus=PreparedCorpus.model_validate(corpus),
+                corpus=PreparedCorpus.model_validate(corpus) if spec.purpose == "train" else None,
                 deepspeed=engine,
                 env_lock=read_lock(folder),
             )

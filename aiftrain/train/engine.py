@@ -20,6 +20,7 @@ from aiftrain.train.clip import clip_gradients
 from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.mesh import Mesh, ModelParallelUnit
 from aiftrain.train.model import Decoder, decayed_and_not, full_shapes, initialise
+from aiftrain.train.profile.marks import mark
 from aiftrain.train.replicas import average_over_replicas
 from aiftrain.train.stragglers import Stopwatch
 
@@ -142,7 +143,8 @@ class Engine:
             average_over_replicas(self._engine, self.mesh.replica)
         if self._clips and boundary:
             self._norm = self._clip()
-        self._engine.step()
+        with mark("optimizer"):
+            self._engine.step()
 
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self._autocast else nullcontext()

@@ -18,6 +18,8 @@ from aiftrain.run.spec import RunSpec
 from aiftrain.train import stragglers
 from aiftrain.train.engine import Engine
 from aiftrain.train.process import StopRequest
+from aiftrain.train.profile.marks import mark
+from aiftrain.train.profile.recorder import StepProfiler
 from aiftrain.train.rendezvous import agree, part
 from aiftrain.train.schedule import learning_rate
 from aiftrain.train.snapshot import Checkpoints, TrainState
@@ -42,14 +44,17 @@ class Trainer:
     lock: RunLock  # held by rank 0 as long as this object lives
     watchdog: Watchdog
     stragglers: stragglers.Watch
+    profiler: StepProfiler
 
     def run(self, state: TrainState) -> int:
         """Train from `state` to the end, or to a request to stop. Gives the exit code."""
         total, saved = self.spec.train.total_steps, state.step
         while state.step < total:
             self.watchdog.alive()
+            self.profiler.before(state.step + 1)
             started = time.perf_counter()
-            micro_batches = list(self._micro_batches(state.step))
+            with mark("data"):
+                micro_batches = list(self._micro_batches(state.step))
             read = time.perf_counter() - started
             valid = sum(batch.valid_tokens for batch in micro_batches) if self.engine.mesh.leads else 0
             tokens, stops = agree([valid, bool(self.stop.signal)], self.device)
@@ -62,10 +67,13 @@ class Trainer:
             self._record(state, loss, tokens, norm, lr, seconds)
             self.stragglers.step(state.step, read + self.engine.first_forward.seconds, seconds)
             if self._due(state, self.spec.train.evaluate_every):
-                self._evaluate(state)
+                with mark("evaluation"):
+                    self._evaluate(state)
             if self._due(state, self.spec.storage.save_every):
-                self._save(state)
+                with mark("checkpoint"):
+                    self._save(state)
                 saved = state.step
+            self.profiler.after(state.step)
         self.tracker.event("end", step=state.step, exit_code=EXIT_OK)
         return EXIT_OK
 
@@ -135,6 +143,7 @@ class Trainer:
     def close(self) -> None:
         """Leave in good order: the tracker's files, the process group, the lock."""
         self.watchdog.stop()
+        self.profiler.close()
         self.tracker.close()
         part()
         self.lock.release()

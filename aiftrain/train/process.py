@@ -8,11 +8,16 @@ import signal
 import socket
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
+from aiftrain.errors import EXIT_FAILED, AiftrainError, UserError
 from aiftrain.run.folder import RunFolder
-from aiftrain.run.rank import Rank
+from aiftrain.run.process import die_with_parent
+from aiftrain.run.rank import Rank, read_rank
 
 
 class StopRequest:
@@ -65,3 +70,38 @@ class RankProcess:
         where = {"host": socket.gethostname(), "node": os.environ.get("SLURMD_NODENAME")}
         record = {"rank": self.rank.rank, **where, "time": time.time()} | fields
         self._file(ending).write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
+Work = Callable[[RunFolder, int, Rank, StopRequest], int]  # folder, attempt, rank, stop -> exit code
+
+
+def live(arguments: list[str], module: str, work: Work) -> int:
+    """The life of one rank's process, whatever its work: `python -m MODULE RUN_FOLDER`. Gives the exit code."""
+    stop = StopRequest()
+    stop.listen()
+    die_with_parent(signal.SIGTERM)  # a rank without a launcher saves and leaves
+    if len(arguments) != 1:
+        print(f"usage: python -m {module} RUN_FOLDER", file=sys.stderr)
+        return UserError.exit_code
+    folder, attempt = RunFolder(arguments[0]), int(os.environ.get("AIFTRAIN_ATTEMPT", "1"))
+    process: RankProcess | None = None
+    try:
+        rank = read_rank(os.environ)
+        process = RankProcess(folder, attempt, rank)
+        process.begin()
+        code, message = work(folder, attempt, rank, stop), ""
+    except AiftrainError as error:
+        code, message = error.exit_code, str(error)
+    except Exception as error:
+        traceback.print_exc()
+        code, message = EXIT_FAILED, f"{type(error).__name__}: {error}"
+    if message:
+        print(message, file=sys.stderr)
+    return code if process is None else process.end(code, message)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process. Where one rank failed, others may hang in native threads of the process group: no waiting."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

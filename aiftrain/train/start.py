@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.data.batches import Batches
 from aiftrain.data.corpus import PreparedCorpus
@@ -9,7 +13,7 @@ from aiftrain.errors import MachineError, UserError
 from aiftrain.run.attempts import refuse_loop
 from aiftrain.run.env_lock import check_software
 from aiftrain.run.folder import RunFolder
-from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.layout import Execution, ParallelLayout
 from aiftrain.run.lock import HANDOVER, PATIENCE, RunLock
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
@@ -22,6 +26,7 @@ from aiftrain.train.mesh import Mesh
 from aiftrain.train.pipeline.engine import PipelinedEngine
 from aiftrain.train.preflight.check import Preflight
 from aiftrain.train.process import RankProcess, StopRequest
+from aiftrain.train.profile.recorder import StepProfiler
 from aiftrain.train.randomness import seed_everything
 from aiftrain.train.rendezvous import agree, join, meet
 from aiftrain.train.snapshot import Checkpoints, TrainState
@@ -32,7 +37,7 @@ from aiftrain.train.watchdog import Watchdog
 def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tuple[Trainer, TrainState]:
     """Meet the other ranks, build the engine, resume. Gives the trainer and where it begins."""
     lock = RunLock(folder.lock)
-    briefing, store = meet(rank, lambda: _begin(folder, attempt, rank, lock))
+    briefing, store = meet(rank, lambda: begin(folder, attempt, rank, lock))
     spec, execution = briefing.spec, briefing.execution
     if rank.local_rank == 0 and rank.rank > 0:
         check_software(folder, briefing.env_lock, attempt, rank)
@@ -53,8 +58,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         parameters=spec.model.parameters,
     )
     mesh = Mesh.of(execution.layout, rank.rank)
-    kind = PipelinedEngine if mesh.pipeline.size > 1 else Engine
-    engine = kind(spec, execution, briefing.deepspeed, device, mesh)
+    engine = new_engine(spec, execution, briefing.deepspeed, device, mesh)
     catalog = Catalog.of_run(folder, spec)
     checkpoints = Checkpoints(spec, catalog, rank, tracker)
     trainer = Trainer(
@@ -69,6 +73,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         stop=stop,
         matmul_flops=measured,
         lock=lock,
+        profiler=StepProfiler(spec, folder, rank.rank, device, tracker),
         stragglers=stragglers.Watch(
             spec.train.straggler_every, preflight.hosts, _stages(execution.layout), device, tracker
         ),
@@ -77,7 +82,13 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     return trainer, checkpoints.resume(engine)
 
 
-def _begin(folder: RunFolder, attempt: int, rank: Rank, lock: RunLock) -> Briefing:
+def new_engine(spec: RunSpec, execution: Execution, config: dict[str, Any], device: torch.device, mesh: Mesh) -> Engine:
+    """The engine that the layout asks for, as `Engine` is made."""
+    kind = PipelinedEngine if mesh.pipeline.size > 1 else Engine
+    return kind(spec, execution, config, device, mesh)
+
+
+def begin(folder: RunFolder, attempt: int, rank: Rank, lock: RunLock) -> Briefing:
     """What rank 0 does for all: look into the run folder, and make sure that nobody else is at work there."""
     briefing = Briefing.read(folder)
     check_software(folder, briefing.env_lock, attempt, rank)
@@ -102,7 +113,8 @@ def _take(lock: RunLock, spec: RunSpec) -> None:
         raise MachineError(str(error)) from error
 
 
-def _batches(spec: RunSpec, corpus: PreparedCorpus) -> Batches:
+def _batches(spec: RunSpec, corpus: PreparedCorpus | None) -> Batches:
+    assert corpus is not None, "a run that trains has data"
     return Batches(
         corpus,
         sequence_length=spec.train.sequence_length,

@@ -1,4 +1,4 @@
-"""`plan --calibrate`: reads run folders, keeps what they say, and later plans use it; what says nothing is refused."""
+"""`plan --calibrate`: reads runs and benches, keeps what they say, and later plans use it; the rest is refused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import pytest
 
 from aiftrain.cli.main import main
 from aiftrain.plan.throughput.own import calibration_for, read
+from aiftrain.run.bench import Cases, StepCase
 from aiftrain.run.folder import RunFolder, append_line
+from aiftrain.run.layout import Execution
 from aiftrain.run.spec import RunSpec
+from tests.benches import bench, product, step, stream
 from tests.plan.throughput.observations import NODE_TFLOPS, layout_of, spec_of
 
 FAST, WARM = 5000.0, 100.0
@@ -34,9 +37,9 @@ def run_folder(path: Path, spec: RunSpec, attempts: int = 1, steps: int = 20) ->
     folder.write_json(folder.plan_json, {"execution": {"layout": layout, "precision": "fp32"}})
     for attempt in range(1, attempts + 1):
         append_line(folder.events, {"event": "start", "attempt": attempt, "matmul_tflops": NODE_TFLOPS})
-        for step in range(steps):
-            rate = WARM if step < 5 else FAST + step
-            append_line(folder.metrics, record((attempt - 1) * steps + step + 1, attempt, rate))
+        for number in range(steps):
+            rate = WARM if number < 5 else FAST + number
+            append_line(folder.metrics, record((attempt - 1) * steps + number + 1, attempt, rate))
     return folder
 
 
@@ -97,6 +100,50 @@ def test_plans_on_this_machine_then_tell_a_rate(tmp_path: Path, capsys: pytest.C
     rate = json.loads(capsys.readouterr().out)["prediction"]["rate"]
     assert rate["low"] < rate["seconds_per_step"] < rate["high"]
     assert rate["own_runs"] == 1
+
+
+def bench_folder(path: Path, spec: RunSpec) -> RunFolder:
+    """A bench of products, memory and two steps, each as fast as the other."""
+    folder = RunFolder(path)
+    execution = Execution(layout=layout_of(spec), precision="fp32")
+    cases = [StepCase(strategy=name, spec=spec, execution=execution, deepspeed={}) for name in ("ddp", "zero1")]
+    folder.write_json(folder.run_json, spec.model_dump(mode="json"))
+    folder.write_json(folder.bench_cases, Cases(cases=tuple(cases), missing=()).model_dump(mode="json"))
+    products, streams = (product(NODE_TFLOPS, precision="fp32"),), (stream(20.0),)
+    steps = (step("ddp", tokens_per_s=FAST), step("zero1", tokens_per_s=FAST))
+    result = bench(ranks_per_node=1, products=products, streams=streams, steps=steps)
+    folder.write_json(folder.bench_json, result.model_dump(mode="json"))
+    return folder
+
+
+def test_a_bench_is_learned_from_and_plans_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = bench_folder(tmp_path / "bench", spec_of())
+    assert main(["plan", "--calibrate", str(folder.path)]) == 0
+    told = capsys.readouterr().out
+    assert "local, calibrated on 1 bench" in told
+    assert "in the place of its profile: 0.2 TFLOP/s at fp32, 20 GB/s of memory" in told
+    calibration_for.cache_clear()
+    assert main(["plan", "recipe=smoke", "factory=local", "train.precision=fp32"]) == 0
+    told = capsys.readouterr().out
+    assert "rests on your bench of 2026-11-26" in told and "in the place of the profile's figures" in told
+
+
+def test_a_bench_and_a_run_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench, run = bench_folder(tmp_path / "bench", spec_of()), run_folder(tmp_path / "run", spec_of())
+    assert main(["plan", "--calibrate", str(bench.path), str(run.path)]) == 0
+    assert "calibrated on 1 bench and 1 run" in capsys.readouterr().out
+    own = read("local")
+    assert own is not None
+    assert (own.benches, own.runs) == ((str(bench.path),), (str(run.path),))
+
+
+@pytest.mark.parametrize("spoil", [lambda folder: folder.bench_json, lambda folder: folder.bench_cases])
+def test_a_damaged_bench_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: object) -> None:
+    folder = bench_folder(tmp_path / "bench", spec_of())
+    assert callable(spoil)
+    spoil(folder).write_text('{"cases": 1}')
+    assert main(["plan", "--calibrate", str(folder.path)]) == 2
+    assert "is of another aiftrain, or damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,19 @@ def test_nasty_names_survive(launcher: str, name: str, tmp_path: Path, monkeypat
     assert not list(tmp_path.rglob("hacked"))
 
 
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_bench_has_its_own_program(launcher: str, tmp_path: Path) -> None:
+    """The script exports it, and every launcher's body starts what is exported."""
+    spec = spec_of(launcher, "x", tmp_path / "python")
+    train, bench = (
+        render(each, small_execution(1).layout, RunFolder(tmp_path))
+        for each in (spec, spec.model_copy(update={"purpose": "bench"}))
+    )
+    assert "export AIFTRAIN_MODULE=aiftrain.train.bench\n" in bench
+    assert "export AIFTRAIN_MODULE" not in train
+    assert "${AIFTRAIN_MODULE:-aiftrain.train}" in bench
+
+
 @pytest.mark.skipif(shutil.which("shellcheck", path=TOOLS) is None, reason="apt-get install shellcheck")
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_scripts_are_shellcheck_clean(launcher: str, tmp_path: Path) -> None:

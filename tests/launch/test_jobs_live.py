@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from aiftrain.cli.main import main
+from aiftrain.run.bench import read_bench
 from aiftrain.run.folder import RunFolder
 from tests.rigs.slurm import SlurmRig, missing_packages
 from tests.rigs.training import CONF, Trainings, live_shape, losses, trainings
@@ -85,3 +86,16 @@ def test_a_job_whose_folder_is_gone_ends_at_once(on_rig: Trainings, capsys: pyte
     on_rig.rig.call("scontrol", "release", job)
     on_rig.finish(run, job, "FAILED")
     assert not run.path.exists() and not RunFolder(run.path.with_name("moved")).logs.exists()
+
+
+def test_a_bench_is_a_job_like_any_other(on_rig: Trainings, capsys: pytest.CaptureFixture[str]) -> None:
+    run, job = on_rig.submit("bench", "nodes=2", "launcher.ranks_per_node=1", "bench.seconds=2", verb="bench")
+    on_rig.finish(run, job)
+    bench = read_bench(run)
+    assert bench.complete and bench.machine.nodes == 2
+    assert {each.scope for each in bench.transfers} == {"across nodes"}
+    assert {"ddp", "zero3"} <= {step.strategy for step in bench.steps}
+    assert "across nodes" in run.bench_html.read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(["bench", "--show", str(run.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["machine"]["nodes"] == 2

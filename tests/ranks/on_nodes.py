@@ -2,18 +2,18 @@
 
 RANKS_PER_NODE: every so many ranks share a host name. CORES_1=0,1: rank 1 may run there only. IFNAME_1: rank 1's
 interface for gloo. STOPS=1 STOPS_AT=look: the kernel stops rank 1 when it comes to that function of the checks.
-ABSENT=1: rank 1 never starts. PATIENCE: seconds that the ranks wait for each other.
+ABSENT=1: rank 1 never starts. PATIENCE: seconds that the ranks wait for each other. PROGRAM: what runs, if no trainer.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
 import socket
 from datetime import timedelta
 
-import aiftrain.train.__main__
 from aiftrain.train.preflight import alarm, check
 
 _NEW_HOST_NAME = 0x04000000  # CLONE_NEWUTS of linux/sched.h
@@ -35,7 +35,9 @@ def main(arguments: list[str]) -> int:
         alarm._NO_ANSWER = 3.0
     if os.environ.get("STOPS") == str(rank):
         _stop_at(os.environ["STOPS_AT"])
-    return aiftrain.train.__main__.main(arguments)
+    program = importlib.import_module(os.environ.get("PROGRAM", "aiftrain.train") + ".__main__")
+    code: int = program.main(arguments)
+    return code
 
 
 def _move(rank: int, per_node: int) -> None:

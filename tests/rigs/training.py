@@ -44,10 +44,10 @@ class Trainings:
         assert main(words) == 0
         return RunFolder(self.folder / name)
 
-    def submit(self, name: str, *overrides: str) -> tuple[RunFolder, str]:
+    def submit(self, name: str, *overrides: str, verb: str = "launch") -> tuple[RunFolder, str]:
         """The run's folder and the job's number."""
         site = [f"hydra.searchpath=[{CONF}]", "factory=rig"]
-        assert main([*self.overrides(name), *site, *overrides]) == 0
+        assert main([verb, *self.overrides(name), *site, *overrides]) == 0
         run = RunFolder(self.folder / name)
         return run, str(list(read_lines(run.jobs))[-1]["job"])
 

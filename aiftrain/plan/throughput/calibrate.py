@@ -1,4 +1,4 @@
-"""`plan --calibrate`: from what runs at one site reached to the factors in which its machines differ."""
+"""`plan --calibrate`: from what runs and benches at one site reached to the factors in which its machines differ."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from statistics import median
 
 from aiftrain.errors import UserError
 from aiftrain.plan.prediction import setting_of
-from aiftrain.plan.throughput.constants import Calibration, Constants, MatmulRates, shipped
+from aiftrain.plan.throughput.constants import Calibration, Constants, Figures, MatmulRates, shipped
+from aiftrain.plan.throughput.figures import figures_of
 from aiftrain.plan.throughput.fit import FACTORS, Measured, error, fit
 from aiftrain.plan.throughput.layer import UnknownFigure
 from aiftrain.plan.throughput.own import OwnCalibration
+from aiftrain.run.bench import Bench
 from aiftrain.run.layout import Execution
 from aiftrain.run.spec import RunSpec
 
@@ -40,29 +42,59 @@ class Observed:
         return layout.nodes * min(layout.ranks_per_node, self.spec.hardware.devices_per_node)
 
 
-def calibrate(runs: Sequence[Observed]) -> OwnCalibration:
-    """What the runs say of their site. Raises UserError where they are of several, or cannot be predicted at all."""
-    sites = sorted({run.spec.factory.name for run in runs})
+@dataclass(frozen=True)
+class Benched:
+    """A bench: what it measured of the hardware of `spec`, and its training steps as short runs."""
+
+    name: str
+    spec: RunSpec
+    bench: Bench
+    steps: tuple[Observed, ...]
+
+
+def calibrate(runs: Sequence[Observed], benches: Sequence[Benched] = ()) -> OwnCalibration:
+    """What runs and benches say of their site. UserError where they are of several, or cannot be predicted at all.
+
+    A bench's figures replace the profile's, the newest one's where several are of one hardware. Its steps, one of each
+    strategy, count together as one run.
+    """
+    sites = sorted({spec.factory.name for spec in [each.spec for each in runs] + [each.spec for each in benches]})
     if len(sites) > 1:
         raise UserError(f"--calibrate takes runs of one site at a time; these are of {', '.join(sites)}")
-    rates = _matmul_rates(runs)
-    calibration = shipped().model_copy(update={"measured": rates})
+    rates, figures = _matmul_rates(runs), _figures(benches)
+    calibration = shipped().model_copy(update={"measured": rates, "figures": figures})
     measured = [_measured(run, calibration) for run in runs]
-    constants = fit(measured, calibration.constants, {}, _FACTORS)
+    for bench in benches:
+        measured += [_measured(step, calibration, 1 / len(bench.steps)) for step in bench.steps]
+    constants = fit(measured, calibration.constants, {}, _FACTORS) if measured else calibration.constants
     fitted = {name: _changed(getattr(calibration.constants, name), getattr(constants, name)) for name in FACTORS}
     return OwnCalibration(
         runs=tuple(run.name for run in runs),
+        benches=tuple(bench.name for bench in benches),
         date=date.today().isoformat(),
         matmul_tflops=rates,
+        figures=figures,
         spread=_spread(measured, constants, calibration.constants),
         **fitted,
     )
 
 
-def _measured(run: Observed, calibration: Calibration) -> Measured:
+def _figures(benches: Sequence[Benched]) -> dict[str, Figures]:
+    """By hardware, of the newest bench of each."""
+    by_date = sorted(benches, key=lambda each: each.bench.date)
+    return {each.spec.hardware.name: _rounded(figures_of(each.bench, each.spec.hardware)) for each in by_date}
+
+
+def _rounded(figures: Figures) -> Figures:
+    rates = {precision: _short(rate) for precision, rate in figures.matmul_tflops.items()}
+    numbers = {name: _short(value) for name, value in figures if isinstance(value, float)}
+    return figures.model_copy(update={**numbers, "matmul_tflops": rates})
+
+
+def _measured(run: Observed, calibration: Calibration, weight: float = 1.0) -> Measured:
     layout, precision = run.execution.layout, run.execution.precision
     setting = setting_of(run.spec, layout, precision, calibration)
-    measured = Measured(setting, run.tokens_per_s / layout.world_size)
+    measured = Measured(setting, run.tokens_per_s / layout.world_size, weight)
     try:
         error(measured, calibration.constants)
     except UnknownFigure as unknown:
@@ -89,9 +121,10 @@ def _changed(before: dict[str, float], after: dict[str, float]) -> dict[str, flo
 
 def _spread(runs: Sequence[Measured], constants: Constants, before: Constants) -> float:
     """Standard deviation of ln(measured / predicted). A few runs say little of it, so that the shipped one counts."""
-    squares = sum(error(run, constants) ** 2 for run in runs)
-    shipped_one = max(before.spread_on(run.setting.hardware.name) for run in runs)
-    return _short(math.sqrt((squares + _AS_MANY_RUNS * shipped_one**2) / (len(runs) + _AS_MANY_RUNS)))
+    squares = sum(run.weight * error(run, constants) ** 2 for run in runs)
+    shipped_one = max((before.spread_on(run.setting.hardware.name) for run in runs), default=before.unseen_spread)
+    count = sum(run.weight for run in runs)
+    return _short(math.sqrt((squares + _AS_MANY_RUNS * shipped_one**2) / (count + _AS_MANY_RUNS)))
 
 
 def _short(number: float) -> float:

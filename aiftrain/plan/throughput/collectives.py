@@ -11,17 +11,21 @@ from aiftrain.run.machine import Hardware
 
 ASSUMED_NEAR = 64.0  # GB/s: the least that a node with several devices has, PCIe 5 with 16 lanes
 ASSUMED_FAR = 12.5  # GB/s: what LUMI, Leonardo and Deucalion give a device, the least of Europe's large machines
-_NEAR_HOP = 0.25  # a hop inside the node, of one across nodes
+_NEAR_HOP = 0.25  # a hop inside the node, of one across nodes, where nobody measured it
 
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Bytes a second, one device, one direction: `near` inside a domain of `domain` devices, `far` across."""
+    """Bytes a second, one device, one direction: `near` inside a domain of `domain` devices, `far` across.
+
+    `hop` and `near_hop`: seconds from one rank to the next.
+    """
 
     domain: int
     near: float
     far: float
     hop: float
+    near_hop: float
 
     @classmethod
     def of(cls, hardware: Hardware, nodes: int, constants: Constants, stack: Stack) -> Links:
@@ -29,11 +33,13 @@ class Links:
         near = hardware.intra_node_gb_per_s or (ASSUMED_NEAR if hardware.devices_per_node > 1 else math.inf)
         far = hardware.inter_node_gb_per_s or (ASSUMED_FAR if nodes > 1 else math.inf)
         slower = constants.talks.get(stack.name, 1.0)
+        hop, near_hop = _hops(hardware, constants)
         return cls(
             domain=hardware.fast_domain or hardware.devices_per_node,
             near=near * 1e9 * constants.link_share / slower,
             far=far * 1e9 * constants.net_share * nodes**-constants.net_fall / slower,
-            hop=constants.hop_seconds * slower,
+            hop=hop * slower,
+            near_hop=near_hop * slower,
         )
 
     def gather(self, size: float, group: int, stride: int = 1) -> float:
@@ -45,8 +51,8 @@ class Links:
             return 0.0
         inside = max(1, min(group, self.domain // stride))
         outside = math.ceil(group / inside)
-        hops = (group - 1) * (1.0 if outside > 1 else _NEAR_HOP)
-        return gather_seconds(size, group, inside, self.near, self.far) + self.hop * hops
+        hop = self.hop if outside > 1 else self.near_hop
+        return gather_seconds(size, group, inside, self.near, self.far) + hop * (group - 1)
 
     def exchange(self, size: float, group: int, choices: int | None = None) -> float:
         """Seconds of an all-to-all in which each of `group` ranks sends `size` bytes in all.
@@ -66,6 +72,13 @@ class Links:
     def send(self, size: float, stride: int) -> float:
         """Seconds to hand `size` bytes to the rank `stride` further."""
         return size / (self.near if stride < self.domain else self.far) + self.hop
+
+
+def _hops(hardware: Hardware, constants: Constants) -> tuple[float, float]:
+    """Seconds of a hop across nodes and of one inside: measured, or else by that of published runs."""
+    far, near = hardware.inter_node_us, hardware.intra_node_us
+    hop = constants.hop_seconds if far is None else far * 1e-6
+    return hop, _NEAR_HOP * hop if near is None else near * 1e-6
 
 
 def overlapped(one: float, other: float, power: float) -> float:

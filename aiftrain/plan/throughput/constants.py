@@ -99,10 +99,27 @@ class Stack(Strict):
         return self
 
 
+class Figures(Strict):
+    """What a bench measured of one node type at one site, on so many nodes. Rates are of one device; None: not known.
+
+    `matmul_tflops` by precision; links in GB/s in one direction and microseconds of one hop of a ring.
+    """
+
+    date: str
+    nodes: int
+    matmul_tflops: dict[str, float]
+    memory_gb_per_s: float | None
+    intra_node_gb_per_s: float | None
+    inter_node_gb_per_s: float | None
+    intra_node_us: float | None
+    inter_node_us: float | None
+
+
 class Calibration(Strict):
     """conf/throughput.yaml: the constants, the software, and where they were fitted.
 
-    `own_runs` of the user's may have changed them; what those measured stands in where a profile has no rate.
+    `own_runs` of the user's may have changed them; what those measured stands in where a profile has no rate, and the
+    `figures` of benches stand in the place of the profile's, by the hardware's name.
     """
 
     source: str
@@ -111,6 +128,7 @@ class Calibration(Strict):
     stacks: tuple[Stack, ...]
     measured: MatmulRates = {}
     own_runs: int = 0
+    figures: dict[str, Figures] = {}
 
     def stack(self, name: str) -> Stack:
         """The software called `name` in a table; the first pattern that is found in it."""

@@ -1,4 +1,4 @@
-"""The user's own calibration: what runs at one site say of its machines, on top of the shipped constants."""
+"""The user's own calibration: what runs and benches at one site say of it, on top of the shipped constants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from aiftrain.errors import MachineError, UserError
 from aiftrain.plan.groups import read_yaml
-from aiftrain.plan.throughput.constants import Calibration, MatmulRates, shipped
+from aiftrain.plan.throughput.constants import Calibration, Figures, MatmulRates, shipped
 from aiftrain.plan.throughput.fit import FACTORS
 from aiftrain.run.base import Strict
 from aiftrain.run.durable import replace_text
@@ -26,6 +26,8 @@ class OwnCalibration(Strict):
     stacks: dict[str, float] = {}
     talks: dict[str, float] = {}
     matmul_tflops: MatmulRates = {}
+    benches: tuple[str, ...] = ()
+    figures: dict[str, Figures] = {}  # by hardware
     spread: float
 
 
@@ -46,7 +48,7 @@ def with_own(calibration: Calibration, own: OwnCalibration) -> Calibration:
     factors = {name: getattr(calibration.constants, name) | getattr(own, name) for name in FACTORS}
     constants = calibration.constants.model_copy(update={**factors, "spread": own.spread})
     changes = {"constants": constants, "measured": own.matmul_tflops, "own_runs": len(own.runs), "date": own.date}
-    return calibration.model_copy(update=changes)
+    return calibration.model_copy(update={**changes, "figures": own.figures})
 
 
 def read(factory: str) -> OwnCalibration | None:

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 import torch.distributed as dist
 
-from aiftrain.train.measure import finish
+from aiftrain.train.measure import finish, seconds
 
 # Bytes that each rank sends: enough to be limited by bandwidth, few enough to take milliseconds.
 SIZE = {"cuda": 256 * 2**20, "cpu": 2**20}
@@ -44,26 +44,19 @@ def exchange_times(partners: Sequence[int], device: torch.device) -> tuple[tuple
     sent, got = (torch.zeros(SIZE[device.type] // 4, device=device) for _ in range(2))
     times = []
     for partner in partners:
-        seconds = 0.0 if partner < 0 else _best(partial(_exchange, sent, got, partner), device)
-        times.append((partner, seconds))
+        time_taken = 0.0 if partner < 0 else _best(partial(exchange, sent, got, partner), device)
+        times.append((partner, time_taken))
     return tuple(times)
 
 
-def _exchange(sent: torch.Tensor, got: torch.Tensor, partner: int) -> None:
+def exchange(sent: torch.Tensor, got: torch.Tensor, partner: int) -> None:
+    """Send a tensor to another rank and get one of its size from there, at the same time."""
     both = [dist.P2POp(dist.isend, sent, partner), dist.P2POp(dist.irecv, got, partner)]
     for work in dist.batch_isend_irecv(both):
         work.wait()
 
 
 def _best(action: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the quickest of some calls, after one that is not timed: it waits for late ranks, and connects."""
+    """Of the quickest of some calls, after one that is not timed: it waits for late ranks, and connects."""
     action()
-    return min(_seconds(action, device) for _ in range(_REPEATS))
-
-
-def _seconds(action: Callable[[], object], device: torch.device) -> float:
-    finish(device)
-    started = time.perf_counter()
-    action()
-    finish(device)
-    return time.perf_counter() - started
+    return min(seconds(action, device) for _ in range(_REPEATS))

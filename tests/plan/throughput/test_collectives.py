@@ -14,7 +14,7 @@ from aiftrain.plan.throughput.collectives import ASSUMED_FAR, ASSUMED_NEAR, Link
 from aiftrain.plan.throughput.constants import Constants, Stack
 from tests.plan.throughput.settings import HARDWARE, STACK
 
-LINKS = Links(domain=4, near=100e9, far=10e9, hop=0.0)
+LINKS = Links(domain=4, near=100e9, far=10e9, hop=0.0, near_hop=0.0)
 GROUPS = st.sampled_from((1, 2, 4, 8, 64, 512))
 SIZES = st.floats(1e3, 1e12)
 
@@ -47,7 +47,7 @@ def test_tokens_that_go_to_a_node_once_take_less() -> None:
 
 
 def test_a_hop_costs_less_inside_the_node() -> None:
-    slow = replace(LINKS, hop=1e-3)
+    slow = replace(LINKS, hop=1e-3, near_hop=0.25e-3)
     assert slow.gather(0, 4) == pytest.approx(3 * 0.25e-3)
     assert slow.gather(0, 8) == pytest.approx(7e-3)
 
@@ -107,3 +107,12 @@ def test_unknown_links_are_assumed_where_they_are_needed_and_named() -> None:
     assert "network" in named
     assert "between the devices" in named
     assert not list(assumed_figures(known, 2))
+
+
+def test_measured_hops_stand_in_the_place_of_those_of_published_runs() -> None:
+    known = Constants(hop_seconds=4e-6)
+    assumed = Links.of(HARDWARE, 2, known, STACK)
+    assert (assumed.hop, assumed.near_hop) == pytest.approx((4e-6, 1e-6))
+    measured = HARDWARE.model_copy(update={"inter_node_us": 20.0, "intra_node_us": 3.0})
+    there = Links.of(measured, 2, known, STACK)
+    assert (there.hop, there.near_hop) == pytest.approx((20e-6, 3e-6))

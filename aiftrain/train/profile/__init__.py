@@ -1,0 +1,1 @@
+"""Records some steps with torch's profiler, and tells where their time went."""

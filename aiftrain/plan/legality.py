@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from math import prod
 
 from aiftrain.errors import Problem
 from aiftrain.plan.pipeline import zero_stages
+from aiftrain.run.layout import ranks_per_node
 from aiftrain.run.spec import RunSpec
+from aiftrain.run.stages import stage_bounds
 
 Rule = Callable[[RunSpec], Iterator[Problem]]
 
@@ -56,12 +59,61 @@ def zero_leaves_the_pipeline_going(spec: RunSpec) -> Iterator[Problem]:
         yield Problem("parallelism.zero_stage", found, fits)
 
 
+def experts_share_out(spec: RunSpec) -> Iterator[Problem]:
+    """Ranks that share out the batch have equal parts of the experts."""
+    moe, strategy = spec.model.moe, spec.parallelism
+    if strategy.expert == 1:
+        return
+    if moe is None:
+        found = f"{strategy.expert} ranks would share out experts, and model {spec.model.name} has none"
+        yield Problem("parallelism.expert", found, "parallelism.expert=1, or a model with experts (model.moe)")
+        return
+    yield from _shared_out("model.moe.num_experts", moe.num_experts, expert=strategy.expert)
+    sharers = spec.nodes * ranks_per_node(spec) // (strategy.tensor * strategy.pipeline)
+    if sharers % strategy.expert:
+        fitting = _list(n for n in range(1, sharers + 1) if sharers % n == 0 and moe.num_experts % n == 0)
+        found = f"{strategy.expert} is no part of the {sharers} ranks that share out the batch"
+        yield Problem("parallelism.expert", found, f"parallelism.expert of {fitting}")
+
+
+def experts_go_with(spec: RunSpec) -> Iterator[Problem]:
+    """What DeepSpeed cannot do together with experts that ranks share out."""
+    strategy = spec.parallelism
+    if strategy.expert == 1:
+        return
+    where = "parallelism.expert"
+    if strategy.zero_stage == 3 and strategy.tensor > 1:
+        found = (
+            f"{strategy.expert} with tensor {strategy.tensor} under ZeRO 3: DeepSpeed gets the gradients' norm wrong"
+        )
+        yield Problem(where, found, "parallelism.zero_stage=2, or parallelism.tensor=1, or parallelism.expert=1")
+    if strategy.shard_group or strategy.secondary_group > 1:
+        found = f"{strategy.expert} with a group that shares out the states, which DeepSpeed has for no experts"
+        yield Problem(where, found, "parallelism.expert=1, or no parallelism.shard_group and secondary_group")
+
+
+def stages_have_experts(spec: RunSpec) -> Iterator[Problem]:
+    """DeepSpeed's norm of the gradients has all stages take part in what is done for experts."""
+    model, strategy = spec.model, spec.parallelism
+    bounds = stage_bounds(model, strategy.pipeline, spec.train.sequence_length)
+    if strategy.expert == 1 or model.moe is None or not bounds:
+        return
+    stages = [range(start, stop) for start, stop in pairwise(bounds)]
+    without = [number for number, layers in enumerate(stages) if not any(map(model.has_experts, layers))]
+    if without:
+        found = f"{strategy.expert} ranks would share out experts, and stage {without[0]} of the pipeline has none"
+        yield Problem("parallelism.expert", found, "parallelism.expert=1, or fewer stages with parallelism.pipeline")
+
+
 RULES: tuple[Rule, ...] = (
     heads_share_out,
     tensors_share_out,
     sequences_share_out,
     stages_have_layers,
     zero_leaves_the_pipeline_going,
+    experts_share_out,
+    experts_go_with,
+    stages_have_experts,
 )
 
 
@@ -77,6 +129,10 @@ def _shared_out(where: str, size: int, **axes: int) -> Iterator[Problem]:
         return
     product = " x ".join(f"{name} {of}" for name, of in used.items())
     sizes = f"{size // ranks * ranks} or {(size // ranks + 1) * ranks}" if size > ranks else str(ranks)
-    fewer = ", ".join(str(number) for number in range(1, ranks) if size % number == 0)
+    fewer = _list(number for number in range(1, ranks) if size % number == 0)
     fits = f"{where}={sizes}, or {' x '.join(f'parallelism.{name}' for name in used)} of {fewer}"
     yield Problem(where, f"{size} cannot be shared out in equal parts by {product}", fits)
+
+
+def _list(numbers: Iterable[int]) -> str:
+    return ", ".join(str(number) for number in numbers)

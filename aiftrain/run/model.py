@@ -16,8 +16,10 @@ _UNITS = {"M": 1e6, "B": 1e9}
 
 
 class MoeSpec(Strict):
-    """A mixture of experts in place of the MLP: every token goes to its `experts_per_token` best ones, none is dropped.
+    """A mixture of experts in place of the MLP: every token goes to its `experts_per_token` best ones.
 
+    None is dropped, unless there is a `capacity_factor`: an expert then takes of each row (a sequence) the first tokens
+    that chose it, up to so many times its even share; the others pass it by.
     The router is a softmax over all experts whose best are scaled to sum to one (Mixtral, arXiv 2401.04088).
     Which layers have experts: not the first `dense_layers`, and of the others every `every`-th.
     """
@@ -30,6 +32,7 @@ class MoeSpec(Strict):
     every: int = Field(1, ge=1)
     balance_loss: float = Field(0.01, ge=0)  # weight of the load-balancing loss (Switch, arXiv 2101.03961, eq. 4)
     router_z_loss: float = Field(0.0, ge=0)  # weight of the router's z-loss (ST-MoE, arXiv 2202.08906, eq. 5)
+    capacity_factor: float | None = Field(None, gt=0)  # None: experts take all that choose them
 
     @model_validator(mode="after")
     def _experts_suffice(self) -> MoeSpec:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from aiftrain.train.mesh import Mesh
-from aiftrain.train.parts import is_part
+from aiftrain.train.parts import is_expert, is_part
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], most: float, mesh: Mesh) -> Tensor:
@@ -22,10 +22,19 @@ def clip_gradients(parameters: Iterable[nn.Parameter], most: float, mesh: Mesh) 
 
 def global_norm(parameters: list[nn.Parameter], mesh: Mesh) -> Tensor:
     """The norm of the whole model's gradients; what the ranks of a tensor hold alike counts once."""
-    counted = [p.grad for p in parameters if p.grad is not None and (mesh.tensor.index == 0 or is_part(p))]
-    norm = torch.nn.utils.get_total_norm(counted)
-    if mesh.model.size == 1:
+    counted = [p for p in parameters if p.grad is not None and (mesh.tensor.index == 0 or is_part(p))]
+    norm = _norm(p for p in counted if not is_expert(p))
+    if mesh.model.size == mesh.expert.size == 1:
         return norm
     square = norm.square()
-    dist.all_reduce(square, group=mesh.model.group)
+    if mesh.expert.size > 1:
+        of_experts = _norm(p for p in counted if is_expert(p)).square()
+        dist.all_reduce(of_experts, group=mesh.expert.group)
+        square += of_experts
+    if mesh.model.size > 1:
+        dist.all_reduce(square, group=mesh.model.group)
     return square.sqrt()
+
+
+def _norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

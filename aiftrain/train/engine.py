@@ -17,10 +17,13 @@ from aiftrain.run.layout import Execution, ParallelLayout
 from aiftrain.run.spec import Recompute, RunSpec
 from aiftrain.train import fragments, loss
 from aiftrain.train.clip import clip_gradients
+from aiftrain.train.expert_groups import introduce_experts, with_expert_groups
+from aiftrain.train.experts import passed_by
 from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.mesh import Mesh, ModelParallelUnit
 from aiftrain.train.model import Decoder, decayed_and_not, full_shapes, initialise
 from aiftrain.train.profile.marks import mark
+from aiftrain.train.rendezvous import agree
 from aiftrain.train.replicas import average_over_replicas
 from aiftrain.train.stragglers import Stopwatch
 
@@ -47,6 +50,7 @@ class Engine:
         model = _build(spec, self.layout, config, device, mesh, unit)
         if spec.train.compile:
             _compile(model, spec.train.recompute)
+        introduce_experts(model, mesh, self.layout.zero_stage)
         self._engine: Any = deepspeed.initialize(
             model=model,
             optimizer=_optimizer(spec, model, device),
@@ -67,6 +71,8 @@ class Engine:
         however they fall to ranks and micro-batches. Gives this rank's summed loss and the global gradient norm.
         """
         self._set_lr(lr)
+        for count in passed_by(self.model):
+            count.zero_()
         # DeepSpeed averages over micro-batches and ranks; what we want is the sum over tokens / tokens.
         scale = self.layout.accumulation * self.layout.sharers / tokens
         self._loss = torch.zeros((), device=self.device)
@@ -83,6 +89,15 @@ class Engine:
             self._loss += plain
             self._backward(objective * scale)
             self._update()
+
+    def routing(self) -> dict[str, float]:
+        """For the record: of the last step's choices of experts, the share that found no room."""
+        moe = self.model.spec.moe
+        if moe is None or moe.capacity_factor is None:
+            return {}
+        counts = [count.tolist() for count in passed_by(self.model)]  # a stage of a pipeline may have no such layer
+        dropped, of = agree([sum(each) for each in zip([0, 0], *counts, strict=True)], self.device)
+        return {"dropped": dropped / of}
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
@@ -101,7 +116,7 @@ class Engine:
     def fragments(self) -> Iterator[LiveFragment]:
         """This rank's part of weights and optimizer state; the `owned` ones of all ranks are the whole, once."""
         for fragment in fragments.live_fragments(self._engine, self.mesh):
-            yield fragments.own_share(fragment, self.mesh.data) if self.layout.zero_stage == 0 else fragment
+            yield fragments.own_share(fragment) if self.layout.zero_stage == 0 else fragment
 
     def shapes(self) -> dict[str, list[int]]:
         """The whole shape of every parameter."""
@@ -196,7 +211,9 @@ def _optimizer(spec: RunSpec, model: Decoder, device: torch.device) -> torch.opt
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
+    return torch.optim.AdamW(
+        list(with_expert_groups(groups)), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
+    )
 
 
 def _compile(model: Decoder, recompute: Recompute) -> None:

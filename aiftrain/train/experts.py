@@ -1,20 +1,20 @@
-"""A mixture of experts: every token to its best experts, none dropped.
-
-Every rank holds all experts; the ranks of a tensor share out what lies inside each.
-"""
+"""A mixture of experts: every token to its best experts. Ranks share out the experts, and what lies inside each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aiftrain.run.model import ModelSpec, MoeSpec
+from aiftrain.train.dispatch import Dispatch
 from aiftrain.train.mesh import ALONE, Axis, Mesh
 from aiftrain.train.mlp import MLP, activation
-from aiftrain.train.parts import hold, shared_rows
+from aiftrain.train.parts import hold, hold_experts, shared_rows
+from aiftrain.train.routing import routing_loss, within_capacity
 from aiftrain.train.tensor_parallel import copy_to, reduce_from
 
 Weights = tuple[Tensor, Tensor | None, Tensor, Tensor | None]  # of one expert: up, its bias, down, its bias
@@ -24,61 +24,70 @@ class Experts(nn.Module):
     """`num_experts` MLPs, of which the router chooses `experts_per_token` for each token, and one that all tokens pass.
 
     The experts' weights are stacked: gate_up [experts, 2 * inner, hidden] or up [experts, inner, hidden], and
-    down [experts, inner, hidden].
+    down [experts, inner, hidden]. `passed` counts choices that found no room, and all, since it was last set to zero.
     """
+
+    passed: Tensor
 
     def __init__(self, spec: ModelSpec, moe: MoeSpec, mesh: Mesh = ALONE) -> None:
         super().__init__()
-        self.spec, self.moe, self.tensor, self.sequence = spec, moe, mesh.tensor, mesh.sequence
+        self.spec, self.moe, self.mesh = spec, moe, mesh
         experts, hidden, inner = moe.num_experts, spec.hidden_size, moe.expert_intermediate_size
         stacked = (inner, inner) if spec.gated else (inner,)
         self.router = nn.Parameter(torch.empty(experts, hidden))
-        self.up = self._shared_out((experts, sum(stacked), hidden), stacked, hidden)
-        self.down = self._shared_out((experts, inner, hidden), (inner,), hidden)
+        self.up = self._shared_out((experts, sum(stacked), hidden), stacked, mesh.tensor)
+        self.down = self._shared_out((experts, inner, hidden), (inner,), mesh.tensor)
         if spec.mlp_bias:
-            self.up_bias = self._shared_out((experts, sum(stacked)), stacked, 1)
-            self.down_bias = nn.Parameter(torch.empty(experts, hidden))
+            self.up_bias = self._shared_out((experts, sum(stacked)), stacked, mesh.tensor)
+            self.down_bias = self._shared_out((experts, hidden), (hidden,), ALONE.tensor)
         self.activation = activation(spec, mesh.tensor)
         if moe.shared_intermediate_size:
             self.shared = MLP(spec, moe.shared_intermediate_size, mesh)
+        self.register_buffer("passed", torch.zeros(2, dtype=torch.int64), persistent=False)
 
-    def _shared_out(self, shape: tuple[int, ...], stacked: tuple[int, ...], columns: int) -> nn.Parameter:
-        """The rank's part of a parameter of that whole shape, whose second dimension is shared out."""
-        axis = self.tensor
-        parameter = nn.Parameter(torch.empty(shape[0], shape[1] // axis.size, *shape[2:]))
-        if axis.size == 1:
-            return parameter
-        return hold(parameter, shared_rows(shape, axis, stacked=stacked, columns=columns))
+    def _shared_out(self, shape: tuple[int, ...], stacked: tuple[int, ...], tensor: Axis) -> nn.Parameter:
+        """The rank's part of a parameter of that whole shape: its experts', and of each what a tensor gives it."""
+        own, columns = self.mesh.expert.share(shape[0]), prod(shape[1:]) // sum(stacked)
+        parameter = nn.Parameter(torch.empty(len(own), shape[1] // tensor.size, *shape[2:]))
+        part = shared_rows(shape, tensor, stacked=stacked, columns=columns, matrices=own)
+        if self.mesh.expert.size > 1:
+            return hold_experts(parameter, part, self.mesh)
+        return hold(parameter, part) if tensor.size > 1 else parameter
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [batch, length, hidden] -> the same, and this layer's weighted routing losses."""
-        tokens = x.flatten(0, -2)
+        tokens, tensor = x.flatten(0, -2), self.mesh.tensor
         with torch.autocast(x.device.type, enabled=False):  # a choice that rounding must not change (arXiv 2101.03961)
             logits = F.linear(tokens.float(), self.router.float())
         shares, chosen = logits.softmax(-1).topk(self.moe.experts_per_token, dim=-1)
         shares = shares / shares.sum(-1, keepdim=True)
-        shares = copy_to(shares, self.tensor)
-        mixed = (self._experts(copy_to(tokens, self.tensor), chosen) * shares[..., None].to(x.dtype)).sum(1)
-        out = reduce_from(mixed, self.tensor).view_as(x)
+        shares = copy_to(shares, tensor)
+        taken = self._with_room(chosen.view(*x.shape[:-1], -1)).view_as(chosen) if self.moe.capacity_factor else chosen
+        mixed = (self._experts(copy_to(tokens, tensor), taken) * shares[..., None].to(x.dtype)).sum(1)
+        out = reduce_from(mixed, tensor).view_as(x)
         if self.moe.shared_intermediate_size:
             out = out + self.shared(x)
-        return out, routing_loss(logits, chosen, self.moe, self.sequence)
+        return out, routing_loss(logits, chosen, self.moe, self.mesh.sequence)
+
+    def _with_room(self, chosen: Tensor) -> Tensor:
+        """The choices whose experts have room for the token; with the others it passes by on the residual stream."""
+        taken = within_capacity(chosen, self.moe, self.mesh.sequence)
+        self.passed[0] += (taken == self.moe.num_experts).sum()
+        self.passed[1] += taken.numel()
+        return taken
 
     def _experts(self, tokens: Tensor, chosen: Tensor) -> Tensor:
-        """What its experts make of each token, [tokens, experts_per_token, hidden]: sorted by expert and back."""
-        order = chosen.flatten().argsort(stable=True)
-        counts = chosen.flatten().bincount(minlength=self.moe.num_experts).tolist()
-        sent = tokens.repeat_interleave(self.moe.experts_per_token, 0)[order].split(counts)
-        results = [self._expert(part, *weights) for part, weights in zip(sent, self._weights(), strict=True)]
-        back: Tensor = torch.cat(results)[order.argsort()]
-        return back.view(len(tokens), -1, tokens.shape[-1])
+        """What its experts make of each token, [tokens, experts_per_token, hidden]."""
+        ways = Dispatch(chosen, self.moe.num_experts, self.mesh.expert)
+        parts = zip(ways.there(tokens), self._weights(), strict=True)
+        return ways.back([self._expert(part, *weights) for part, weights in parts])
 
     def _weights(self) -> Iterator[Weights]:
         """Expert by expert. Taken apart at once, so that the gradients of a stack are put together once."""
-        none = [None] * self.moe.num_experts
+        tensor, none = self.mesh.tensor, [None] * len(self.up)
         up_bias = self.up_bias.unbind() if self.spec.mlp_bias else none
         # Each rank adds its part of the bias, and the sum over the ranks has it once.
-        down_bias = (copy_to(self.down_bias, self.tensor) / self.tensor.size).unbind() if self.spec.mlp_bias else none
+        down_bias = (copy_to(self.down_bias, tensor) / tensor.size).unbind() if self.spec.mlp_bias else none
         return zip(self.up.unbind(), up_bias, self.down.unbind(), down_bias, strict=True)
 
     def _expert(self, x: Tensor, up: Tensor, up_bias: Tensor | None, down: Tensor, down_bias: Tensor | None) -> Tensor:
@@ -89,19 +98,7 @@ class Experts(nn.Module):
         return F.linear(self.activation(inner), down.T, down_bias)
 
 
-def routing_loss(logits: Tensor, chosen: Tensor, moe: MoeSpec, sequence: Axis = ALONE.sequence) -> Tensor:
-    """The weighted losses that keep a router fit, of logits [tokens, experts] and chosen [tokens, experts_per_token].
-
-    Balance: experts * sum over experts of (its share of the choices * its mean probability), 1 where all are chosen
-    alike (Switch, arXiv 2101.03961, eq. 4). z-loss: the mean squared log-partition (ST-MoE, arXiv 2202.08906, eq. 5).
-    Both are of the whole micro-batch, of which the ranks of `sequence` have a part each.
-    """
-    experts, tokens = moe.num_experts, len(logits) * sequence.size
-    counts = chosen.flatten().bincount(minlength=experts)
-    own = torch.cat([counts, logits.softmax(-1).sum(0), logits.logsumexp(-1).square().sum()[None]])
-    # Each rank's loss depends on the tokens of all: both the sums and their gradients are summed over the ranks.
-    whole = copy_to(reduce_from(own, sequence), sequence)
-    choices, probabilities, squares = whole.split([experts, experts, 1])
-    balance = experts * (choices * probabilities).sum() / (tokens * tokens * chosen.shape[1])
-    loss: Tensor = moe.balance_loss * balance + moe.router_z_loss * squares.sum() / tokens
-    return loss
+def passed_by(model: nn.Module) -> list[Tensor]:
+    """What each layer with a capacity has counted: [choices that found no room, all], to be read and set to zero."""
+    layers = (layer for layer in model.modules() if isinstance(layer, Experts))
+    return [layer.passed for layer in layers if layer.moe.capacity_factor]

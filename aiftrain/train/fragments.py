@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aiftrain.train.mesh import Axis, Mesh
-from aiftrain.train.parts import is_part, part_of
+from aiftrain.train.mesh import ALONE, Axis, Mesh
+from aiftrain.train.parts import is_expert, is_part, part_of
 
 STATES = ("exp_avg", "exp_avg_sq")
 
@@ -25,13 +25,15 @@ STATES = ("exp_avg", "exp_avg_sq")
 class LiveFragment:
     """`views[state]` is the 1-D tensor that holds elements [start, start + len) of parameter `name`, flattened.
 
-    What several ranks hold alike one of them has `owned`, and saves it.
+    What several ranks hold alike one of them has `owned`, and saves it. Without ZeRO (stage 0) the ranks of `holders`
+    hold it alike, and share out the saving.
     """
 
     name: str
     start: int
     views: dict[str, Tensor]
     owned: bool = True
+    holders: Axis = ALONE.data
 
     def __len__(self) -> int:
         return self.views["weight"].numel()
@@ -60,16 +62,17 @@ def live_fragments(engine: Any, mesh: Mesh) -> Iterator[LiveFragment]:
         state = _filled(states, slot.master)
         flat = {"weight": slot.master.data} | {key: state[key] for key in STATES}
         parameter = parameters[slot.name]
+        holders = mesh.same_experts if is_expert(parameter) else mesh.data
         owned = mesh.replica.index == 0 and (mesh.tensor.index == 0 or is_part(parameter))
         for begin, run in part_of(parameter).cut(slot.start, slot.count):
             place = slot.offset + begin - slot.start
             views = {key: tensor.view(-1).narrow(0, place, len(run)) for key, tensor in flat.items()}
-            yield LiveFragment(slot.name, run.start, views, owned)
+            yield LiveFragment(slot.name, run.start, views, owned, holders)
 
 
-def own_share(fragment: LiveFragment, axis: Axis) -> LiveFragment:
-    """This rank's share of a fragment that every rank of the axis holds alike (ZeRO stage 0)."""
-    begin, end = _share(len(fragment), axis)
+def own_share(fragment: LiveFragment) -> LiveFragment:
+    """This rank's share of a fragment that all its holders hold alike (ZeRO stage 0)."""
+    begin, end = _share(len(fragment), fragment.holders)
     views = {key: view[begin:end] for key, view in fragment.views.items()}
     return replace(fragment, start=fragment.start + begin, views=views)
 
@@ -80,12 +83,12 @@ def put_together(engine: Any, mesh: Mesh) -> None:
 
     Each share is summed with the others' zeros, byte by byte: a sum of floats would make 0.0 of -0.0.
     """
-    for fragment in live_fragments(engine, mesh) if mesh.data.size > 1 else ():
-        begin, end = _share(len(fragment), mesh.data)
-        for view in fragment.views.values():
+    for fragment in live_fragments(engine, mesh):
+        begin, end = _share(len(fragment), fragment.holders)
+        for view in fragment.views.values() if fragment.holders.size > 1 else ():
             view[:begin].zero_()
             view[end:].zero_()
-            torch.distributed.all_reduce(view.view(torch.uint8), group=mesh.data.group)
+            torch.distributed.all_reduce(view.view(torch.uint8), group=fragment.holders.group)
 
 
 def optimizer_step_count(engine: Any) -> int:

@@ -105,6 +105,7 @@ class Trainer:
             loss=mean,
             grad_norm=norm,
             lr=lr,
+            **self.engine.routing(),
             tokens_per_s=rate,
             flop_share=flops / self.matmul_flops if self.matmul_flops else None,
             seconds=seconds,

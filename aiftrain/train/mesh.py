@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.distributed as dist
 from torch.distributed import ProcessGroup
@@ -31,7 +31,8 @@ class Mesh:
 
     `data` has the ranks that share out the batch, by sequences or inside them. Of these, `shard` has those that share
     out the states, which DeepSpeed takes for all there are, and `replica` those that hold the same part of them.
-    `model` has the ranks that together hold one model: those of a tensor and of a pipeline.
+    `model` has the ranks that together hold one model: those of a tensor and of a pipeline. Of `data` again, `expert`
+    has those that share out the experts, and `same_experts` those that hold the same ones.
     """
 
     tensor: Axis = Axis()
@@ -41,6 +42,8 @@ class Mesh:
     replica: Axis = Axis()
     pipeline: Axis = Axis()
     model: Axis = Axis()
+    expert: Axis = Axis()
+    same_experts: Axis = Axis()
 
     @property
     def is_plain(self) -> bool:
@@ -63,13 +66,27 @@ class Mesh:
             "model": ("tensor", "pipeline"),
         }
         axes = {name: list(_groups(layout, of)) for name, of in names.items()}
-        size = layout.shard_group or layout.sharers
-        axes["shard"] = [group[i : i + size] for group in axes["data"] for i in range(0, len(group), size)]
-        axes["replica"] = [group[i::size] for group in axes["data"] for i in range(size)]
-        return cls(**{name: _axis(groups, rank) for name, groups in axes.items()})
+        axes["shard"], axes["replica"] = _split(axes["data"], layout.shard_group or layout.sharers)
+        axes["expert"], axes["same_experts"] = _split(axes["data"], layout.expert_parallel)
+        mesh = cls(**{name: _axis(groups, rank) for name, groups in axes.items()})
+        if mesh.same_experts.group is None and mesh.expert.size > 1:
+            return replace(mesh, same_experts=Axis(group=group_of_one()))
+        return mesh
 
 
 ALONE = Mesh()
+
+
+def group_of_one() -> ProcessGroup:
+    """This rank's own group, for DeepSpeed, which has no word for being alone. All ranks have to call it."""
+    group: ProcessGroup = dist.new_subgroups(1)[0]
+    return group
+
+
+def _split(groups: list[list[int]], size: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Each group in runs of `size` neighbours, and those that stand at the same place in their runs."""
+    runs = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
+    return runs, [group[i::size] for group in groups for i in range(size)]
 
 
 def _axis(groups: list[list[int]], rank: int) -> Axis:
@@ -106,7 +123,7 @@ class ModelParallelUnit:
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
-        self._self = dist.new_subgroups(1)[0]  # DeepSpeed has no word for being alone
+        self._self = group_of_one()
 
     def get_data_parallel_group(self) -> ProcessGroup:
         return self._mesh.shard.group or self._self

@@ -10,6 +10,7 @@ from aiftrain.plan.spec import resolve
 
 SMOKE = ["recipe=smoke", "launcher.ranks_per_node=12", "train.micro_batch=1", "train.global_batch=12"]
 LATENT = "+model.latent={kv_rank: 16, nope_dim: 8, rope_dim: 4, value_dim: 8}"
+EVEN = "+model.moe={num_experts: 4, experts_per_token: 2, expert_intermediate_size: 32}"
 MOE = "+model.moe={num_experts: 4, experts_per_token: 2, expert_intermediate_size: 32, shared_intermediate_size: 9}"
 
 
@@ -44,6 +45,25 @@ def problems(*overrides: str) -> dict[str, str]:
         (["parallelism=tp", "model.intermediate_size=95"], "model.intermediate_size", ["=94 or 96"]),
         (["parallelism=tp", MOE], "model.moe.shared_intermediate_size", ["=8 or 10"]),
         (["parallelism=sp", "train.sequence_length=63"], "train.sequence_length", ["=62 or 64", "sequence of 1"]),
+        (["parallelism=ep", MOE, "parallelism.expert=3"], "model.moe.num_experts", ["=3 or 6", "expert of 1, 2"]),
+        (
+            ["parallelism=ep", MOE, "parallelism.expert=4", "parallelism.tensor=2", "model.moe.num_experts=8"],
+            "parallelism.expert",
+            ["4 is no part of the 6 ranks that share out the batch", "parallelism.expert of 1, 2"],
+        ),
+        (["parallelism=ep"], "parallelism.expert", ["model smoke has none", "model.moe"]),
+        (
+            ["parallelism=ep", MOE, "parallelism.tensor=2", "parallelism.zero_stage=3"],
+            "parallelism.expert",
+            ["norm wrong", "parallelism.zero_stage=2, or parallelism.tensor=1"],
+        ),
+        (
+            ["parallelism=ep", "parallelism.pipeline=2", MOE, "+model.moe.dense_layers=3", "model.num_layers=4"],
+            "parallelism.expert",
+            ["stage 0 of the pipeline has none", "fewer stages"],
+        ),
+        (["parallelism=mics", MOE, "parallelism.expert=2"], "parallelism.expert", ["no parallelism.shard_group"]),
+        (["parallelism=hpz", MOE, "parallelism.expert=2"], "parallelism.expert", ["secondary_group"]),
     ],
 )
 def test_what_does_not_divide_is_refused(overrides: list[str], where: str, phrases: list[str]) -> None:
@@ -59,6 +79,10 @@ def test_what_does_not_divide_is_refused(overrides: list[str], where: str, phras
         ["parallelism=tp", MOE, "model.intermediate_size=95", "model.moe.shared_intermediate_size=0"],  # nor layers
         ["parallelism=sp", "parallelism.sequence=4", "model.num_kv_heads=1"],  # heads of keys are repeated
         ["parallelism=sp", "parallelism.tensor=2"],
+        ["parallelism=ep", MOE, "parallelism.sequence=2", "parallelism.expert=4", "model.num_kv_heads=4"],
+        ["parallelism=ep", MOE, "parallelism.zero_stage=3"],
+        ["parallelism=ep", MOE, "parallelism.pipeline=2"],
+        ["parallelism=ep", EVEN, "parallelism.tensor=2", "parallelism.zero_stage=2"],
     ],
 )
 def test_what_is_not_shared_out_need_not_divide(overrides: list[str]) -> None:

@@ -19,12 +19,18 @@ from aiftrain.run.model import ModelSpec
 from aiftrain.run.rank import read_rank
 from aiftrain.train.mesh import Axis, Mesh
 from aiftrain.train.model import Decoder
-from aiftrain.train.parts import part_of
+from aiftrain.train.parts import is_expert, part_of
 from aiftrain.train.process import RankProcess
 from aiftrain.train.traffic import Traffic
 from tests.train.references import LENGTH, shaken, spec
 
-MOE = {"num_experts": 4, "experts_per_token": 2, "expert_intermediate_size": 16, "shared_intermediate_size": 8}
+MOE: dict[str, float] = {
+    "num_experts": 4,
+    "experts_per_token": 2,
+    "expert_intermediate_size": 16,
+    "shared_intermediate_size": 8,
+}
+MOE |= {"balance_loss": 0.5, "router_z_loss": 0.1}
 LATENT = {"query_rank": 24, "kv_rank": 16, "nope_dim": 8, "rope_dim": 4, "value_dim": 6}
 CHANGES: dict[str, dict[str, object]] = {
     "grouped queries": {"qk_norm": True, "qkv_bias": True},
@@ -32,12 +38,16 @@ CHANGES: dict[str, dict[str, object]] = {
     "learned positions": {"positions": "learned", "max_positions": 32, "norm": "layer", "norm_bias": True},
     "windows, no positions, xielu": {"sliding_window": 9, "global_every": 2, "nope_every": 3, "mlp": "xielu"},
     "latent": {"latent": LATENT, "num_kv_heads": 4},
-    "experts": {"moe": MOE | {"balance_loss": 0.5, "router_z_loss": 0.1, "dense_layers": 1}, "mlp_bias": True},
+    "experts": {"moe": MOE | {"dense_layers": 1}, "mlp_bias": True},
+    "full experts": {"moe": MOE | {"capacity_factor": 0.9}, "mlp": "gelu"},
 }
 VARIANTS = {name: spec(vocab_size=102, **changes) for name, changes in CHANGES.items()}
 LAYOUTS: dict[str, dict[str, int]] = {
     "sequence 4": {"context_parallel": 4},
     "sequence 2 x tensor 2": {"context_parallel": 2, "tensor_parallel": 2},
+    "expert 4": {"context_parallel": 4, "expert_parallel": 4},
+    "expert 2": {"context_parallel": 4, "expert_parallel": 2},
+    "expert 2 x tensor 2": {"context_parallel": 2, "tensor_parallel": 2, "expert_parallel": 2},
 }
 
 
@@ -48,13 +58,18 @@ def main(arguments: list[str]) -> int:
     seen = {}
     for axes, sizes in LAYOUTS.items():
         mesh = Mesh.of(_layout(**sizes), rank.rank)
-        for name, shape in VARIANTS.items():
+        for name, shape in variants(axes).items():
             with Traffic() as traffic:
                 difference = _difference(shape, mesh)
             seen[f"{axes}: {name}"] = {"difference": difference, "bytes": traffic.bytes["all-to-all"]}
     folder.write_json(folder.path / f"parts-{rank.rank}.json", seen)
     dist.destroy_process_group()
     return 0
+
+
+def variants(axes: str) -> dict[str, ModelSpec]:
+    """What is tried on these axes."""
+    return {name: shape for name, shape in VARIANTS.items() if shape.moe or "expert" not in axes}
 
 
 def _layout(**sizes: Any) -> ParallelLayout:
@@ -83,7 +98,7 @@ def _difference(shape: ModelSpec, mesh: Mesh) -> float:
     theirs = {"objective": expected.detach(), "loss": expected_loss}
     for name, parameter in ours.named_parameters():
         assert parameter.grad is not None and wholes[name].grad is not None
-        found[name] = _sum(parameter.grad, mesh.data)
+        found[name] = _sum(parameter.grad, mesh.same_experts if is_expert(parameter) else mesh.data)
         theirs[name] = part_of(parameter).of(wholes[name].grad).view_as(parameter)
     return max(float((found[name] - theirs[name]).abs().max() / theirs[name].abs().max()) for name in theirs)
 

@@ -21,7 +21,13 @@ Numbers = Mapping[Any, float]
 STEPS, MIDDLE = 30, 20
 OPTIONS = (f"train.steps={STEPS}", "storage.save_every=1", "storage.keep_every=1", "model.qk_norm=true")
 EXPERTS = "{num_experts: 4, experts_per_token: 2, expert_intermediate_size: 32, shared_intermediate_size: 16}"
-MODELS = {"dense": (), "tied": ("model.tie_embeddings=true",), "moe": (f"model.moe={EXPERTS}",)}
+MODELS = {
+    "dense": (),
+    "tied": ("model.tie_embeddings=true",),
+    "moe": (f"model.moe={EXPERTS}",),
+    "biased moe": (f"model.moe={EXPERTS}", "model.mlp_bias=true"),
+    "full moe": (f"model.moe={EXPERTS[:-1]}, capacity_factor: 1.0}}",),  # experts that leave tokens behind
+}
 
 # (ranks, strategy, model), each once: what is slow to try again and again is marked so.
 FAST = [
@@ -44,6 +50,14 @@ THOROUGH = [
     (2, "offload", "dense"),
     (4, "offload parallelism.zero_stage=1", "moe"),
     (2, "offload3", "dense"),
+    (2, "ep", "moe"),
+    (4, "ep parallelism.zero_stage=0", "moe"),
+    (4, "ep parallelism.zero_stage=2", "biased moe"),
+    (4, "ep parallelism.zero_stage=3", "biased moe"),
+    (4, "ep parallelism.expert=4 parallelism.sequence=2 parallelism.zero_stage=2", "moe"),
+    (4, "ep parallelism.tensor=2", "biased moe"),
+    (4, "ep parallelism.sequence=2", "full moe"),
+    (4, "ep parallelism.pipeline=2", "full moe"),
     (2, "sp", "tied"),
     (4, "sp parallelism.sequence=4 parallelism.zero_stage=0", "dense"),
     (4, "sp parallelism.tensor=2 parallelism.zero_stage=2", "moe"),

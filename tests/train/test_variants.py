@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiftrain.run.model import ModelSpec
-from aiftrain.train.experts import routing_loss
 from aiftrain.train.masks import alibi_slopes
 from aiftrain.train.model import Decoder, decayed_and_not, initialise
+from aiftrain.train.routing import routing_loss
 from tests.train.references import LENGTH, State, config, decoder, from_bloom, from_gpt2, from_llama, shaken, spec
 
 GPT = {"norm": "layer", "norm_bias": True, "qkv_bias": True, "output_bias": True, "mlp": "gelu", "mlp_bias": True}

@@ -24,6 +24,7 @@ from aiftrain.train.preflight.check import Preflight
 from aiftrain.train.process import RankProcess, StopRequest
 from aiftrain.train.randomness import seed_everything
 from aiftrain.train.rendezvous import agree, join, meet
+from aiftrain.train.schedule import Schedule
 from aiftrain.train.snapshot import Checkpoints, TrainState
 from aiftrain.train.tracking import Tracker
 from aiftrain.train.watchdog import Watchdog
@@ -59,6 +60,8 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     checkpoints = Checkpoints(spec, catalog, rank, tracker)
     trainer = Trainer(
         spec=spec,
+        timeline=spec.timeline,
+        schedule=Schedule(spec),
         layout=execution.layout,
         rank=rank,
         device=device,
@@ -103,10 +106,12 @@ def _take(lock: RunLock, spec: RunSpec) -> None:
 
 
 def _batches(spec: RunSpec, corpus: PreparedCorpus) -> Batches:
+    data = spec.data
     return Batches(
         corpus,
-        sequence_length=spec.train.sequence_length,
-        global_batch=spec.train.global_batch,
+        spec.timeline,
         seed=spec.seed,
-        document_mask=spec.data.document_mask,
+        unit=data.unit,
+        document_mask=data.document_mask,
+        goldfish=data.goldfish,
     )

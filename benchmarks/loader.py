@@ -20,6 +20,7 @@ import numpy as np
 from aiftrain.data.batches import Batches
 from aiftrain.data.corpus import PreparedCorpus, PreparedSource, PreparedTokenizer, TokenRange
 from aiftrain.data.indexed import IndexedWriter, token_type
+from aiftrain.run.timeline import Phase, Timeline
 
 BAR = 20e6
 ENTRIES = 50_000
@@ -47,7 +48,7 @@ def make_corpus(folder: Path, sources: int) -> PreparedCorpus:
 
 def tokens_per_s(corpus: PreparedCorpus, length: int, rows: int, seconds: float) -> float:
     """Take batches one after another for some seconds."""
-    batches = Batches(corpus, sequence_length=length, global_batch=rows, seed=0)
+    batches = Batches(corpus, Timeline((Phase(None, rows, 1, length, 1e4),), total_steps=1), seed=0)
     batches.batch(0, 0, rows)
     step, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:

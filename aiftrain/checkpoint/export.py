@@ -62,7 +62,7 @@ def export(folder: RunFolder, out: Path, step: int | None = None, shard_gb: floa
     with _in_one_move(out) as part:
         _write_weights(part, spec, checkpoint.reader(), shard_gb)
         _write_texts(part, spec, checkpoint, corpus)
-        write_tokenizer(part, corpus.tokenizer, spec.train.sequence_length)
+        write_tokenizer(part, corpus.tokenizer, spec.timeline.after(checkpoint.step).sequence_length)
         files = {path.name: path.stat().st_size for path in sorted(part.iterdir())}
     return Export(out, checkpoint.step, files)
 
@@ -144,7 +144,7 @@ def _load(reader: CheckpointReader, weight: Weight) -> Array:
 
 
 def _write_texts(out: Path, spec: RunSpec, checkpoint: Checkpoint, corpus: PreparedCorpus) -> None:
-    _write_json(out / "config.json", config(spec, corpus.tokenizer.eos_id))
+    _write_json(out / "config.json", config(spec, corpus.tokenizer.eos_id, checkpoint.step))
     _write_json(out / "generation_config.json", generation_config(corpus.tokenizer.eos_id))
     replace_text(out / "README.md", model_card(spec, checkpoint.manifest))
 

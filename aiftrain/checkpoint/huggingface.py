@@ -110,9 +110,12 @@ def _stacked(theirs: str, source: str, rows: dict[str, int], columns: int, start
         start += count * columns
 
 
-def config(spec: RunSpec, eos_id: int) -> dict[str, object]:
-    """config.json. The rotary base and the type of the weights stand in it under their names in 4.x and 5.x."""
-    model = spec.model
+def config(spec: RunSpec, eos_id: int, step: int = 0) -> dict[str, object]:
+    """config.json of the weights after `step` steps.
+
+    The rotary base and the type of the weights stand in it under their names in 4.x and 5.x.
+    """
+    model, phase = spec.model, spec.timeline.after(step)
     name, specific = architecture(model)
     return {
         "architectures": [name],
@@ -127,9 +130,9 @@ def config(spec: RunSpec, eos_id: int) -> dict[str, object]:
         "hidden_act": "silu",
         "attention_dropout": 0.0,
         "rms_norm_eps": model.norm_eps,
-        "rope_theta": model.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
-        "max_position_embeddings": spec.train.sequence_length,
+        "rope_theta": phase.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": phase.rope_theta},
+        "max_position_embeddings": phase.sequence_length,
         "initializer_range": model.init_std,
         "tie_word_embeddings": model.tie_embeddings,
         "bos_token_id": None,  # documents have an end and no token at their beginning

@@ -9,7 +9,8 @@ from aiftrain.run.spec import RunSpec
 
 def model_card(spec: RunSpec, manifest: Manifest) -> str:
     """The card, in the Markdown with a YAML head that the Hugging Face Hub reads."""
-    model, train = spec.model, spec.train
+    model, timeline = spec.model, spec.timeline
+    phase = timeline.after(manifest.step)
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -25,10 +26,10 @@ A language model trained from scratch with aiftrain, run `{manifest.run_digest}`
 | Architecture | {architecture(model)[0]} |
 | Layers, hidden size, heads (keys and values) | {model.num_layers}, {model.hidden_size}, {_heads(spec)} |
 | Vocabulary | {model.vocab_size:,} |
-| Step | {manifest.step:,} of {train.total_steps:,} |
+| Step | {manifest.step:,} of {timeline.total_steps:,} |
 | Tokens trained on | {manifest.tokens:,} |
-| Batch | {train.global_batch:,} sequences of {train.sequence_length:,} tokens |
-| Weights | float32 |
+| Batch | {phase.global_batch:,} sequences of {phase.sequence_length:,} tokens |
+{_goldfish(spec)}| Weights | float32 |
 | Made with | {_versions(manifest)} |
 
 ## Training data
@@ -37,6 +38,11 @@ A language model trained from scratch with aiftrain, run `{manifest.run_digest}`
 |---|---|---|
 {_sources(spec, manifest)}
 """
+
+
+def _goldfish(spec: RunSpec) -> str:
+    goldfish = spec.data.goldfish
+    return f"| Goldfish loss | 1 target in {goldfish.one_in}, by {goldfish.width} tokens |\n" if goldfish else ""
 
 
 def _heads(spec: RunSpec) -> str:

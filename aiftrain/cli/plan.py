@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from aiftrain.cli import output, planning
@@ -14,7 +15,7 @@ from aiftrain.run.spec import RunSpec
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from aiftrain.plan.estimate import Estimate
+    from aiftrain.plan.estimate import Estimate, Stage
     from aiftrain.plan.plan import LaunchPlan
     from aiftrain.plan.prediction import Prediction
 
@@ -114,13 +115,26 @@ def _show(spec: RunSpec, plan: LaunchPlan, console: Console) -> None:
 
 
 def _run_rows(spec: RunSpec, estimate: Estimate) -> Iterator[tuple[str, str]]:
-    train = spec.train
     yield "model", f"{output.count(estimate.parameters)} parameters ({spec.model.name})"
     yield "run", f"{output.count(estimate.tokens)} tokens in {estimate.steps:,} steps"
-    batch = f"{train.global_batch:,} sequences of {train.sequence_length:,} tokens"
-    yield "step", f"{output.count(estimate.tokens_per_step)} tokens: {batch}"
+    yield from _stage_rows(estimate)
     each = f"{estimate.flops_per_token:.2e} a token (6ND: {estimate.flops_6nd:.2e})"
     yield "compute", f"{estimate.flops:.2e} FLOPs, {each}"
+
+
+def _stage_rows(estimate: Estimate) -> Iterator[tuple[str, str]]:
+    """A step, or the step of each stage; of a batch that grows the first and the last."""
+    stages = [s for _, group in groupby(estimate.stages, lambda s: s.name) for s in _first_and_last(list(group))]
+    for stage in stages:
+        tokens = output.count(stage.global_batch * stage.sequence_length)
+        begins = f"from step {stage.first_step:,}: " if stage.first_step else ""
+        batch = f"{stage.global_batch:,} sequences of {stage.sequence_length:,} tokens"
+        base = f", RoPE base {stage.rope_theta:,.0f}" if stage.rope_theta != estimate.stages[0].rope_theta else ""
+        yield stage.name or "step", f"{begins}{tokens} tokens: {batch}{base}"
+
+
+def _first_and_last(stages: list[Stage]) -> list[Stage]:
+    return stages if len(stages) < 3 else [stages[0], stages[-1]]
 
 
 def _layout_rows(spec: RunSpec, plan: LaunchPlan) -> Iterator[tuple[str, str]]:

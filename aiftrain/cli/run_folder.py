@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 from aiftrain.errors import UserError
 from aiftrain.plan.engine_config import deepspeed_config
 from aiftrain.plan.plan import LaunchPlan
 from aiftrain.run.folder import RunFolder, read_lines
+from aiftrain.run.identity import changed_past, recorded
 from aiftrain.run.layout import Execution
 from aiftrain.run.spec import Precision, RunSpec
 
-_MISSING = "nothing"
 _SHOWN = 12  # differences listed; more help nobody
 
 
 def open_run(spec: RunSpec) -> RunFolder:
-    """The run's folder. UserError, naming each key that differs, where another run lives there."""
+    """The run's folder. UserError, naming each key that differs, where a run with another past lives there."""
     folder = RunFolder(spec.run_folder)
     if not folder.run_json.exists():
         return folder
-    changes = list(_changes(folder.read_spec().identity(), spec.identity()))
+    before = folder.read_spec()
+    changes = changed_past(recorded(before), recorded(spec), *_stand(folder, before))
     if changes:
         shown = [f"  - {key}: was {was}, now {now}" for key, was, now in changes[:_SHOWN]]
         more = [f"  - and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
         advice = "Give this run another folder with run_dir=..., or leave run_dir out: each run has its own."
         raise UserError("\n".join([f"{folder.path} holds another run", *shown, *more, advice]))
     return folder
+
+
+def founded(spec: RunSpec, folder: RunFolder) -> RunSpec:
+    """`spec` under the name that the run's checkpoints go by since its first start."""
+    lineage = folder.read_spec().lineage if folder.run_json.exists() else spec.lineage
+    return spec if lineage == spec.lineage else spec.model_copy(update={"founded_as": lineage})
+
+
+def _stand(folder: RunFolder, spec: RunSpec) -> tuple[int, int]:
+    """Steps and tokens of the newest checkpoint."""
+    from aiftrain.checkpoint.catalog import Catalog
+
+    latest = Catalog.of_run(folder, spec).latest()
+    return (latest.manifest.step, latest.manifest.tokens) if latest else (0, 0)
 
 
 def begun_with(folder: RunFolder) -> Precision | None:
@@ -46,10 +60,10 @@ def is_finished(folder: RunFolder, spec: RunSpec) -> bool:
     from aiftrain.checkpoint.catalog import Catalog
 
     ends = [event for event in read_lines(folder.events) if event.get("event") == "end"]
-    if not ends or ends[-1].get("exit_code") != 0 or ends[-1].get("step") != spec.train.total_steps:
+    if not ends or ends[-1].get("exit_code") != 0 or ends[-1].get("step") != spec.timeline.total_steps:
         return False
     latest = Catalog.of_run(folder, spec).latest()
-    return latest is not None and latest.step == spec.train.total_steps
+    return latest is not None and latest.step == spec.timeline.total_steps
 
 
 def write_run(folder: RunFolder, spec: RunSpec, plan: LaunchPlan) -> None:
@@ -58,12 +72,3 @@ def write_run(folder: RunFolder, spec: RunSpec, plan: LaunchPlan) -> None:
     folder.write_json(folder.plan_json, plan.model_dump(mode="json"))
     folder.write_json(folder.deepspeed_json, deepspeed_config(spec, execution.layout, execution.precision))
     folder.write_json(folder.run_json, spec.model_dump(mode="json"))
-
-
-def _changes(was: object, now: object, key: str = "") -> Iterator[tuple[str, str, str]]:
-    """Dotted keys whose values differ, with both values as JSON."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for name in sorted(was.keys() | now.keys()):
-            yield from _changes(was.get(name, _MISSING), now.get(name, _MISSING), f"{key}.{name}" if key else name)
-    elif was != now:
-        yield key, json.dumps(was, ensure_ascii=False), json.dumps(now, ensure_ascii=False)

@@ -42,13 +42,14 @@ class Ready:
 
 def make_ready(overrides: list[str], console: Console) -> Ready:
     """Compose, plan, prepare the data of a run that starts here, and check all that can be known before a queue."""
-    from aiftrain.cli.run_folder import is_finished, open_run
+    from aiftrain.cli.run_folder import founded, is_finished, open_run
     from aiftrain.plan.limits import is_queued
     from aiftrain.plan.spec import resolve
 
     spec = resolve(overrides)
     plan = _plan(spec, console)
     folder = open_run(spec)
+    spec = founded(spec, folder)
     if is_finished(folder, spec):
         return Ready(overrides, spec, plan, folder, None)
     if folder.lock.exists():
@@ -83,7 +84,7 @@ def confirm(jobs: Sequence[tuple[RunSpec, LaunchPlan, PartitionState | None]], c
 
 def start(run: Ready, console: Console) -> dict[str, Any]:
     """Train the run, or submit its job; what came of it, for --json."""
-    total = run.spec.train.total_steps
+    total = run.spec.timeline.total_steps
     result = {"run_dir": str(run.folder.path), "digest": run.spec.digest, "steps": total}
     if run.corpus is None:
         console.print(f"{run.folder.path} is finished: all {total:,} steps are trained", soft_wrap=True)

@@ -99,7 +99,8 @@ def mixture_weights(data: DataSpec, train_tokens: Mapping[str, int]) -> dict[str
     size, larger values bring small languages up. n_i are training tokens.
     """
     given = {name: source.weight for name, source in data.sources.items()}
-    raw = {name: given[name] or train_tokens[name] ** (1 / data.temperature) for name in data.sources}
+    by_size = {name: tokens ** (1 / data.temperature) for name, tokens in train_tokens.items()}
+    raw = {name: by_size[name] if weight is None else weight for name, weight in given.items()}
     total = sum(raw.values())
     return {name: weight / total for name, weight in raw.items()}
 

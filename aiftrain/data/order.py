@@ -1,28 +1,25 @@
 """The order of samples: which source, and which window of it, sample number n is.
 
-It is a pure function of (seed, n). Nothing is stored and nothing is shuffled in memory, so that any place in
-a corpus of any size is reached at once: resuming costs nothing and is exact.
+It is a pure function of (seed, n) and of what changed on the way. Nothing is stored and nothing is shuffled in memory,
+so that any place in a corpus of any size is reached at once: resuming costs nothing and is exact.
 """
 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from aiftrain.data.shuffle import Numbers, WindowOrder, mix
 from aiftrain.errors import UserError
-
-Numbers = NDArray[np.int64]
-Words = NDArray[np.uint64]
 
 BLOCK = 4096  # samples in which every source has its exact quota
 
-_ROUNDS = 6
 _KEPT = 4  # blocks remembered
-_GOLDEN = 0x9E3779B97F4A7C15
 
 
 class Samples(NamedTuple):
@@ -32,22 +29,88 @@ class Samples(NamedTuple):
     windows: Numbers
 
 
-class SampleOrder:
-    """The mixture of several sources, given how many windows each has and its share of the samples.
+class Mixing(NamedTuple):
+    """From sample `first_sample` on: how the sources are mixed, and how they are cut.
 
-    Samples come in blocks of `BLOCK`. In a block each source has its quota (the largest-remainder method, at
-    least one sample), spread evenly with a random phase, so that every prefix is close to the weights.
-    A source's windows are visited in a new pseudo-random order each epoch, each exactly once.
+    Windows are `length` tokens, and units, which are shuffled as one, `unit` tokens. A source of weight 0 is not read.
     """
 
-    def __init__(self, windows: Mapping[str, int], weights: Mapping[str, float], seed: int) -> None:
-        self._keys = [_key(seed, name) for name in windows]
-        self._shuffles = [ShuffledWindows(count, key) for count, key in zip(windows.values(), self._keys, strict=True)]
-        self._quotas = quotas([weights[name] for name in windows])
+    first_sample: int
+    weights: Mapping[str, float]
+    length: int
+    unit: int
+
+
+class SampleOrder:
+    """The mixture of several sources, through all its stretches.
+
+    Samples come in blocks of `BLOCK`, counted from the beginning of a stretch. In a block each source has its quota
+    (the largest-remainder method, at least one sample), spread evenly with a random phase, so that every prefix is
+    close to the weights. A source's windows are visited in a new pseudo-random order each epoch, each at most once,
+    and a new stretch goes on where the one before it has come to.
+    """
+
+    def __init__(self, tokens: Mapping[str, int], stretches: Sequence[Mixing], seed: int) -> None:
+        """`tokens` of each source, to be cut into units from the first one on."""
+        self._stretches = [_Stretch(tokens, stretches[0], seed)]
+        for before, mixing in pairwise(stretches):
+            reached = self._stretches[-1].reached(mixing.first_sample - before.first_sample)
+            self._stretches.append(_Stretch(tokens, mixing, seed, reached))
+        self._begins = [mixing.first_sample for mixing in stretches]
+
+    def samples(self, start: int, count: int) -> Samples:
+        """Samples [start, start + count), which lie in one stretch."""
+        number = self._stretch(start)
+        return self._stretches[number].samples(start - self._begins[number], count)
+
+    def counts(self, samples: int) -> list[Numbers]:
+        """How many of the first `samples` samples come from each source, by the stretch that they lie in."""
+        last = self._stretch(samples)
+        ends = [*self._begins[1 : last + 1], samples]
+        begun = zip(self._stretches, self._begins, ends, strict=False)
+        return [stretch.counts(end - begin) for stretch, begin, end in begun]
+
+    def _stretch(self, sample: int) -> int:
+        return bisect_right(self._begins, sample) - 1
+
+
+class _Reached(NamedTuple):
+    """Where a source stands: its order in a stretch with units of so many tokens, and the next position there."""
+
+    order: WindowOrder
+    unit: int
+    position: int
+
+    def gone_on(self, order: WindowOrder, unit: int) -> int:
+        """The position in another order of the source that comes after all that was read.
+
+        Where units are the same, behind those that are used up; else in a new epoch.
+        """
+        if unit != self.unit:
+            return -(-self.position // self.order.windows) * order.windows
+        if order.per_unit == self.order.per_unit:
+            return self.position
+        return self.order.units_before(self.position) * order.per_unit
+
+
+class _Stretch:
+    """One stretch of the order; its samples are counted from 0."""
+
+    def __init__(
+        self, tokens: Mapping[str, int], mixing: Mixing, seed: int, reached: Sequence[_Reached] | None = None
+    ) -> None:
+        self._unit = mixing.unit
+        self._keys = [_key(seed, name) for name in tokens]
+        cut = zip(tokens.values(), self._keys, strict=True)
+        self._orders = [WindowOrder(count // mixing.unit, mixing.unit // mixing.length, key) for count, key in cut]
+        self._begins = [0] * len(tokens)
+        if reached is not None:
+            moved = zip(reached, self._orders, strict=True)
+            self._begins = [place.gone_on(order, mixing.unit) for place, order in moved]
+        self._quotas = quotas([mixing.weights.get(name, 0.0) for name in tokens])
         self._blocks: dict[int, Samples] = {}
 
     def samples(self, start: int, count: int) -> Samples:
-        """Samples [start, start + count)."""
         stop = start + count
         blocks = [(number * BLOCK, self._block(number)) for number in range(start // BLOCK, -(-stop // BLOCK))]
         pieces = [(slice(max(start - at, 0), stop - at), block) for at, block in blocks]
@@ -57,10 +120,15 @@ class SampleOrder:
         )
 
     def counts(self, samples: int) -> Numbers:
-        """How many of the first `samples` samples come from each source."""
+        """How many of the first `samples` come from each source."""
         block, rest = divmod(samples, BLOCK)
         begun = np.bincount(self._block(block).sources[:rest], minlength=len(self._quotas))
         return block * self._quotas + begun
+
+    def reached(self, samples: int) -> list[_Reached]:
+        """Where each source stands after so many samples."""
+        positions = (self._begins + self.counts(samples)).tolist()
+        return [_Reached(order, self._unit, position) for order, position in zip(self._orders, positions, strict=True)]
 
     def _block(self, number: int) -> Samples:
         if number not in self._blocks:
@@ -72,68 +140,27 @@ class SampleOrder:
         phases = mix(np.array(self._keys, np.uint64) ^ mix(np.array([number], np.uint64))) / 2**64
         times = [(np.arange(quota) + phase) / quota for quota, phase in zip(self._quotas, phases, strict=True)]
         windows = [
-            shuffle.at(number * quota + np.arange(quota))
-            for shuffle, quota in zip(self._shuffles, self._quotas, strict=True)
+            order.at(begin + number * quota + np.arange(quota))
+            for order, begin, quota in zip(self._orders, self._begins, self._quotas, strict=True)
         ]
         order = np.argsort(np.concatenate(times), kind="stable")
         sources = np.repeat(np.arange(len(self._quotas)), self._quotas)
         return Samples(sources[order], np.concatenate(windows)[order])
 
 
-class ShuffledWindows:
-    """The numbers 0 to size - 1 again and again, in another order each time.
-
-    The order is a Feistel network, which permutes the next larger power of 4 (Luby and Rackoff 1988), with cycle
-    walking, which takes what falls outside through it again (Black and Rogaway 2002, "Ciphers with
-    arbitrary finite domains").
-    """
-
-    def __init__(self, size: int, key: int) -> None:
-        self._size = size
-        self._key = np.uint64(key)
-        half = max(((size - 1).bit_length() + 1) // 2, 1)
-        self._half = np.uint64(half)
-        self._mask = np.uint64((1 << half) - 1)
-
-    def at(self, positions: Numbers) -> Numbers:
-        """The window at each position of the endless sequence."""
-        epochs, places = np.divmod(positions, self._size)
-        keys = mix(self._key ^ mix(epochs.astype(np.uint64)))
-        values = self._permute(places.astype(np.uint64), keys)
-        outside = np.flatnonzero(values >= self._size)
-        while len(outside):
-            values[outside] = self._permute(values[outside], keys[outside])
-            outside = outside[values[outside] >= self._size]
-        return values.astype(np.int64)
-
-    def _permute(self, values: Words, keys: Words) -> Words:
-        left, right = values >> self._half, values & self._mask
-        for number in range(_ROUNDS):
-            round_keys = keys + np.uint64(number * _GOLDEN % 2**64)
-            left, right = right, left ^ (mix(right ^ mix(round_keys)) & self._mask)
-        return left << self._half | right
-
-
-def mix(words: Words) -> Words:
-    """Scatter 64-bit words: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    words = words + np.uint64(_GOLDEN)
-    words = (words ^ words >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ words >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return words ^ words >> np.uint64(31)
-
-
 def quotas(weights: Sequence[float]) -> Numbers:
-    """How many of `BLOCK` samples each source gets, by the largest-remainder method, and at least one.
+    """How many of `BLOCK` samples each source gets, by the largest-remainder method: at least one, 0 for weight 0.
 
     Raises UserError where there are more sources than samples in a block.
     """
-    if len(weights) > BLOCK:
-        raise UserError(f"{len(weights)} sources cannot be mixed: {BLOCK} are possible")
+    heard = np.array(weights) > 0
+    if heard.sum() > BLOCK:
+        raise UserError(f"{heard.sum()} sources cannot be mixed: {BLOCK} are possible")
     exact = np.array(weights) / sum(weights) * BLOCK
     shares = np.floor(exact).astype(np.int64)
     first = np.argsort(shares - exact, kind="stable")[: BLOCK - shares.sum()]
     shares[first] += 1
-    for starved in np.flatnonzero(shares == 0):
+    for starved in np.flatnonzero((shares == 0) & heard):
         shares[np.argmax(shares)] -= 1
         shares[starved] = 1
     return shares

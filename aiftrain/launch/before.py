@@ -131,7 +131,7 @@ def _time_problems(spec: RunSpec, plan: LaunchPlan) -> Iterator[Problem]:
     limit, rate = time_limit(spec), plan.prediction.rate
     if limit is None or rate is None:
         return
-    steps = min(spec.storage.save_every, spec.train.total_steps)
+    steps = min(spec.storage.save_every, spec.timeline.total_steps)
     useful = (seconds_of(limit) or 0) - STARTUP_SECONDS - seconds_to_save(limit)
     if useful < steps * rate.low:
         found = f"a job of {limit} ends before its first checkpoint: {steps} steps of {rate.low:,.1f} s at the fastest"

@@ -48,7 +48,7 @@ def may_write(folder: Path) -> bool:
 
 def _checkpoints_to_come(spec: RunSpec, have: int) -> int:
     """More than lie there now: `keep_last`, and the one that is written before the oldest goes."""
-    saves = -(-spec.train.total_steps // spec.storage.save_every)
+    saves = -(-spec.timeline.total_steps // spec.storage.save_every)
     return max(0, min(spec.storage.keep_last + 1, saves) - have)
 
 

@@ -141,7 +141,7 @@ def _status(folder: RunFolder, spec: RunSpec, job: Job | None) -> RunStatus:
         nodes=job.nodes if job and job.active else "",
         attempt=attempt,
         step=record.step if record else 0,
-        total_steps=spec.train.total_steps,
+        total_steps=spec.timeline.total_steps,
         loss=_finite(record.loss) if record else None,
         tokens_per_s=_finite(record.tokens_per_s) if record else None,
         seconds_left=progress.seconds_left() if state == "running" else None,

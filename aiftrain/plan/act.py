@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from aiftrain.plan.calendar import Calendar
+from aiftrain.plan.flops import run_flops
 from aiftrain.plan.memory import choose_precision
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ParallelLayout
@@ -68,9 +69,8 @@ def position(mark: float, estimates: list[float]) -> Position:
 
 def training_compute(spec: RunSpec, layout: ParallelLayout, calendar: Calendar) -> TrainingCompute:
     """The compute of a run of `calendar` on `layout`."""
-    model, train = spec.model, spec.train
-    tokens = train.total_steps * train.tokens_per_step
-    attention = model.flops_per_token(train.sequence_length) - 6.0 * model.active_matmul_parameters
+    model, tokens = spec.model, spec.timeline.total_tokens
+    attention = run_flops(spec) / tokens - 6.0 * model.active_matmul_parameters
     architecture = architecture_flops(model.active_parameters, tokens, attention)
     peak = _peak_flops(spec)
     device_seconds = calendar.device_hours * 3600
@@ -103,8 +103,8 @@ def _peak_flops(spec: RunSpec) -> float | None:
 
 
 def _utilisation(spec: RunSpec, layout: ParallelLayout, calendar: Calendar, peak: float) -> float:
-    flops = spec.model.flops_per_token(spec.train.sequence_length) * spec.train.tokens_per_step
-    return flops / (calendar.seconds_per_step * layout.world_size * peak)
+    seconds = calendar.steps * calendar.seconds_per_step
+    return run_flops(spec) / (seconds * layout.world_size * peak)
 
 
 def _assumptions(spec: RunSpec, peak: float | None) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ def calendar(
     total = expected + coming_back + (jobs - 1) * pace.save
     failures = expected / pace.between_failures
     return Calendar(
-        steps=spec.train.total_steps,
+        steps=spec.timeline.total_steps,
         seconds_per_step=seconds_per_step,
         productive_days=work.productive / DAY,
         evaluation_seconds=work.evaluation,
@@ -138,7 +138,7 @@ def assumed_write_rate(nodes: int) -> float:
 def evaluation_steps(spec: RunSpec) -> float:
     """Training steps that take as long as all evaluations of the run: forward passes alone."""
     train = spec.train
-    between = (train.total_steps - 1) // train.evaluate_every if train.evaluate_every else 0
+    between = (spec.timeline.total_steps - 1) // train.evaluate_every if train.evaluate_every else 0
     return (between + 1) * train.evaluate_batches * len(spec.data.sources) * _FORWARD
 
 
@@ -148,7 +148,7 @@ def _between_failures(nodes: int, per_node_day: float | None) -> float:
 
 
 def _work(spec: RunSpec, seconds_per_step: float, pace: _Pace) -> _Work:
-    steps = spec.train.total_steps
+    steps = spec.timeline.total_steps
     saves = -(-steps // spec.storage.save_every)
     return _Work(steps * seconds_per_step, evaluation_steps(spec) * seconds_per_step, saves, saves * pace.save)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from aiftrain.plan.limits import chosen_partition, chosen_qos, is_queued, job_limits
@@ -12,7 +13,8 @@ from aiftrain.run.spec import LauncherSpec, RunSpec
 def counts(spec: RunSpec) -> list[int]:
     """All numbers of nodes whose ranks share out the global batch and that a queue of the site gives one job."""
     each = ranks_per_node(spec)
-    shared = (ranks // each for ranks in _divisors(spec.train.global_batch) if ranks % each == 0)
+    batch = math.gcd(*(phase.global_batch for phase in spec.timeline.phases))
+    shared = (ranks // each for ranks in _divisors(batch) if ranks % each == 0)
     return [nodes for nodes in shared if placed(spec, nodes) is not None]
 
 

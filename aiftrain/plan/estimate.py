@@ -5,10 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aiftrain.plan.engine_config import uses_autocast
+from aiftrain.plan.flops import run_flops
 from aiftrain.plan.limits import chosen_partition, is_queued, seconds_of, site_warnings, time_limit
 from aiftrain.plan.memory import CHECKPOINT_BYTES, STAGES, StateBytes, memory_per_rank, states_of
+from aiftrain.plan.training_stages import stage_warnings
 from aiftrain.run.base import Strict
-from aiftrain.run.spec import Precision, RunSpec
+from aiftrain.run.spec import Precision, Recompute, RunSpec
+from aiftrain.run.timeline import Timeline
+
+
+class Stage(Strict):
+    """What holds from a step on: sequences in a batch and in a micro-batch, their length in tokens, the rotary base."""
+
+    name: str | None  # None: before the first stage
+    first_step: int
+    steps: int
+    tokens: int
+    global_batch: int
+    micro_batch: int
+    sequence_length: int
+    rope_theta: float
+    recompute: Recompute
 
 
 class Estimate(Strict):
@@ -17,8 +34,8 @@ class Estimate(Strict):
     parameters: int
     tokens: int
     steps: int
-    tokens_per_step: int
-    flops_per_token: float
+    stages: tuple[Stage, ...]
+    flops_per_token: float  # on the average
     flops: float
     flops_6nd: float  # 6 x active parameters x tokens, as the EU's guidelines count
     states: StateBytes
@@ -38,9 +55,8 @@ class Estimate(Strict):
 
 def estimate(spec: RunSpec, precision: Precision) -> Estimate:
     """Everything that follows from the spec without measuring anything."""
-    model, train = spec.model, spec.train
-    tokens = train.total_steps * train.tokens_per_step
-    per_token = model.flops_per_token(train.sequence_length)
+    model, timeline = spec.model, spec.timeline
+    tokens, flops = timeline.total_tokens, run_flops(spec)
     checkpoint = CHECKPOINT_BYTES * model.parameters
     limit = time_limit(spec)
     billing = spec.factory.billing
@@ -48,10 +64,10 @@ def estimate(spec: RunSpec, precision: Precision) -> Estimate:
     return Estimate(
         parameters=model.parameters,
         tokens=tokens,
-        steps=train.total_steps,
-        tokens_per_step=train.tokens_per_step,
-        flops_per_token=per_token,
-        flops=per_token * tokens,
+        steps=timeline.total_steps,
+        stages=tuple(_stages(timeline)),
+        flops_per_token=flops / tokens,
+        flops=flops,
         flops_6nd=6.0 * model.active_parameters * tokens,
         states=states_of(spec, precision),
         states_by_stage=tuple(states_of(spec, precision, stage=stage).total for stage in STAGES),
@@ -69,11 +85,26 @@ def estimate(spec: RunSpec, precision: Precision) -> Estimate:
     )
 
 
+def _stages(timeline: Timeline) -> Iterator[Stage]:
+    for phase, steps in timeline.spans():
+        yield Stage(
+            name=phase.stage,
+            first_step=phase.first_step,
+            steps=steps,
+            tokens=steps * phase.tokens_per_step,
+            global_batch=phase.global_batch,
+            micro_batch=phase.micro_batch,
+            sequence_length=phase.sequence_length,
+            rope_theta=phase.rope_theta,
+            recompute=phase.recompute,
+        )
+
+
 def checkpoints_kept(spec: RunSpec) -> int:
     """The most checkpoints that lie in storage at one time: the last few, every n-th, and the one being written."""
     every = spec.storage.keep_every
-    milestones = spec.train.total_steps // every if every else 0
-    saves = -(-spec.train.total_steps // spec.storage.save_every)
+    milestones = spec.timeline.total_steps // every if every else 0
+    saves = -(-spec.timeline.total_steps // spec.storage.save_every)
     return min(spec.storage.keep_last + milestones + 1, saves)
 
 
@@ -114,16 +145,15 @@ def _announced(spec: RunSpec) -> Iterator[str]:
 
 def _warnings(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
     warnings = []
-    factory, train = spec.factory, spec.train
+    factory, steps = spec.factory, spec.timeline.total_steps
     if factory.status == "announced":
         warnings.append(f"{factory.name} is announced: nothing runs there yet, and its figures may change")
     if factory.account_required and not spec.account and is_queued(spec):
         warnings.append(f"launching on {factory.name} needs account=<your project's account>")
     warnings += site_warnings(spec)
-    if spec.optimizer.warmup_steps >= train.total_steps:
-        warnings.append(
-            f"the warm-up of {spec.optimizer.warmup_steps} steps is as long as the run ({train.total_steps})"
-        )
+    warnings += stage_warnings(spec)
+    if spec.optimizer.warmup_steps >= steps:
+        warnings.append(f"the warm-up of {spec.optimizer.warmup_steps} steps is as long as the run ({steps})")
     if precision == "bf16" and not spec.hardware.bf16:
         warnings.append(f"{spec.hardware.name} is not known to be fast at bf16: train.precision=fp32 may be faster")
     return tuple(warnings)

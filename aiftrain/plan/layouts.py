@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aiftrain.plan.pipeline import zero_stages
-from aiftrain.run.layout import ParallelLayout, make_layout, ranks_per_node
+from aiftrain.run.layout import ParallelLayout, make_layout, sharing_problems
 from aiftrain.run.spec import Recompute, RunSpec
 
 RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
@@ -35,10 +35,9 @@ def layout_of(spec: RunSpec) -> ParallelLayout:
 
 
 def _micro_batches(spec: RunSpec) -> Iterator[int]:
-    """Sequences of one rank in one pass that share out the global batch."""
-    sharers, rest = divmod(spec.nodes * ranks_per_node(spec), spec.parallelism.ranks_of_a_model)
-    if rest:
-        return
-    batch = spec.train.global_batch
+    """Sequences of one rank in one pass that share out the global batch, in every stage."""
     most = max(1, _MOST_TOKENS // spec.train.sequence_length)
-    yield from (micro_batch for micro_batch in range(1, most + 1) if batch % (sharers * micro_batch) == 0)
+    for micro_batch in range(1, most + 1):
+        train = spec.train.model_copy(update={"micro_batch": micro_batch})
+        if not any(sharing_problems(spec.model_copy(update={"train": train}))):
+            yield micro_batch

@@ -37,8 +37,11 @@ def tensors_share_out(spec: RunSpec) -> Iterator[Problem]:
 
 
 def sequences_share_out(spec: RunSpec) -> Iterator[Problem]:
-    """Ranks of a sequence have equal parts of it."""
-    yield from _shared_out("train.sequence_length", spec.train.sequence_length, sequence=spec.parallelism.sequence)
+    """Ranks of a sequence have equal parts of it, in every stage."""
+    lengths = {"train": spec.train.sequence_length}
+    lengths |= {f"stages.{name}": stage.sequence_length for name, stage in spec.stages.items() if stage.sequence_length}
+    for where, length in lengths.items():
+        yield from _shared_out(f"{where}.sequence_length", length, sequence=spec.parallelism.sequence)
 
 
 def stages_have_layers(spec: RunSpec) -> Iterator[Problem]:

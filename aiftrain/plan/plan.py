@@ -10,8 +10,9 @@ from aiftrain.plan.limits import launch_problems, precision_problems, site_probl
 from aiftrain.plan.memory import choose_precision
 from aiftrain.plan.pipeline import pipeline_warnings
 from aiftrain.plan.prediction import Prediction, predict
+from aiftrain.plan.training_stages import stage_problems
 from aiftrain.run.base import Strict
-from aiftrain.run.layout import Execution, make_layout
+from aiftrain.run.layout import Execution, make_layout, sharing_problems
 from aiftrain.run.spec import Precision, RunSpec
 
 
@@ -41,7 +42,9 @@ def make_plan(spec: RunSpec, *, to_launch: bool = False, precision: Precision | 
     With `to_launch` that includes what a plan can do without: an account, data.root, a site in operation.
     `precision` is what a run that goes on began with; otherwise the spec and the hardware decide.
     """
-    problems = launch_problems(spec) if to_launch else []
+    problems = (launch_problems(spec) if to_launch else []) + stage_problems(spec)
+    if problems and spec.stages:
+        raise ConfigError(problems)  # the rest of the plan rests on them
     precision = precision or choose_precision(spec)
     spec = decided(spec, precision)
     layout = make_layout(spec)
@@ -49,8 +52,7 @@ def make_plan(spec: RunSpec, *, to_launch: bool = False, precision: Precision | 
     if foreign is not None:
         raise ConfigError([foreign])
     problems += layout_problems(spec) + site_problems(spec) + precision_problems(spec, precision)
-    if isinstance(layout, Problem):
-        problems.append(layout)
+    problems += sharing_problems(spec)
     too_large = memory_problem(spec, precision)
     problems += [too_large] if too_large else []
     if problems or isinstance(layout, Problem):

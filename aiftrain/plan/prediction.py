@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from aiftrain.plan.cost import Cost, cost
+from aiftrain.plan.flops import run_flops
 from aiftrain.plan.memory import CHECKPOINT_BYTES
 from aiftrain.plan.memory_use import MemoryUse
 from aiftrain.plan.room import has_room, memory, what_fits
@@ -13,10 +14,11 @@ from aiftrain.plan.throughput.constants import Calibration
 from aiftrain.plan.throughput.figures import as_measured
 from aiftrain.plan.throughput.layer import UnknownFigure
 from aiftrain.plan.throughput.own import calibration_for
-from aiftrain.plan.throughput.step import Setting, Shape, StepTime, step_time
+from aiftrain.plan.throughput.step import Setting, Shape, StepTime, mean_time, step_time
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import Precision, RunSpec
+from aiftrain.run.timeline import Phase
 
 STACK = "aiftrain"
 STARTUP_SECONDS = 300.0  # assumed: from a job's start to its first step
@@ -25,7 +27,7 @@ STARTUP_SECONDS = 300.0  # assumed: from a job's start to its first step
 class Rate(Strict):
     """A predicted rate. `low` and `high` seconds of a step: nine of ten runs are expected between them."""
 
-    seconds_per_step: float
+    seconds_per_step: float  # the mean over all stages
     low: float
     high: float
     tokens_per_s: float  # of all devices
@@ -117,7 +119,7 @@ def _cost(spec: RunSpec, layout: ParallelLayout, seconds_per_step: float) -> Cos
 
 
 def setting_of(spec: RunSpec, layout: ParallelLayout, precision: Precision, calibration: Calibration) -> Setting:
-    """What the time of a step depends on, for our own engine on this run's hardware."""
+    """What the time of a step depends on, for our own engine on this run's hardware, before the first stage."""
     return Setting(
         shape=Shape.of(spec.model),
         layout=layout,
@@ -133,7 +135,8 @@ def rate(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Rate:
     """Raises UnknownFigure where nobody documents a figure that the time of a step depends on."""
     calibration = calibration_for(spec.factory.name)
     setting = setting_of(spec, layout, precision, calibration)
-    time = step_time(setting)
+    spans = [(step_time(_during(phase, setting)), steps) for phase, steps in spec.timeline.spans()]
+    time = mean_time(spans)
     factor = calibration.constants.range_factor(spec.hardware.name)
     return Rate(
         seconds_per_step=time.total,
@@ -150,12 +153,16 @@ def rate(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Rate:
     )
 
 
+def _during(phase: Phase, setting: Setting) -> Setting:
+    return replace(setting, layout=setting.layout.during(phase), sequence_length=phase.sequence_length)
+
+
 def _flop_share(spec: RunSpec, time: StepTime, precision: Precision) -> float | None:
     peak = spec.hardware.peak_bf16_tflops
     if peak is None or precision != "bf16":
         return None
-    flops = spec.model.flops_per_token(spec.train.sequence_length) * time.tokens_per_s_per_device
-    return flops / (peak * 1e12)
+    per_token = run_flops(spec) / spec.timeline.total_tokens
+    return per_token * time.tokens_per_s_per_device / (peak * 1e12)
 
 
 def _parts(time: StepTime) -> dict[str, float]:

@@ -15,11 +15,15 @@ MARGIN = 0.95  # of a device's memory: closer than that the allocator's holes de
 
 
 def memory(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> MemoryUse:
-    """The most that one rank needs of its device's memory, or on CPUs of its node's."""
+    """The most that one rank needs of its device's memory, or on CPUs of its node's, in the stage that needs most."""
     traits = OURS_ON_CPU if spec.hardware.is_cpu else OURS
-    return memory_use(
-        spec.model, layout, sequence_length=spec.train.sequence_length, precision=precision, traits=traits
+    uses = (
+        memory_use(
+            spec.model, layout.during(phase), sequence_length=phase.sequence_length, precision=precision, traits=traits
+        )
+        for phase, _ in spec.timeline.spans()
     )
+    return max(uses, key=lambda use: use.total)
 
 
 def has_room(spec: RunSpec, use: MemoryUse) -> bool | None:

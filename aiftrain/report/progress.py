@@ -47,7 +47,7 @@ class Progress:
 
     @property
     def total_steps(self) -> int:
-        return self.spec.train.total_steps
+        return self.spec.timeline.total_steps
 
     @property
     def latest(self) -> TrainRecord | None:
@@ -86,6 +86,8 @@ def describe(event: Event) -> str | None:
     match name:
         case "start":
             return "; ".join(_machine(event))
+        case "phase":
+            return f"at step {step}: batches of {event.get('global_batch')} x {event.get('sequence_length')} tokens"
         case "resume":
             return f"resumed at step {step}"
         case "saved":

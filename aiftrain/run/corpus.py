@@ -23,7 +23,7 @@ class SourceSpec(Strict):
     kind: SourceKind = "text"
     path: str | None = None
     language: str | None = None
-    weight: float | None = Field(None, gt=0)  # share of the mixture; None: by size and temperature
+    weight: float | None = Field(None, ge=0)  # share of the mixture; None: by size and temperature; 0: see `stages`
     text_key: str = "text"  # the field that holds the text in .jsonl and .parquet
     split: Literal["file", "line", "blank-line"] = "file"  # where a document ends in .txt
     broken_text: Literal["refuse", "replace", "skip"] = "refuse"  # what to do with bytes that are not UTF-8
@@ -52,8 +52,21 @@ class TokenizerSpec(Strict):
         return self
 
 
+class GoldfishSpec(Strict):
+    """Of one target in `one_in`, chosen by a hash of the `width` tokens before it, no loss is taken (2406.10209).
+
+    The paper's k and h; Apertus has 50 and 50 (arXiv 2509.14233).
+    """
+
+    one_in: int = Field(ge=2)
+    width: int = Field(50, ge=1)
+
+
 class DataSpec(Strict):
-    """The mixture. A source without a weight gets one proportional to its tokens ** (1 / temperature)."""
+    """The mixture. A source without a weight gets one proportional to its tokens ** (1 / temperature).
+
+    A source of weight 0 is read by the stages that name it, and only there.
+    """
 
     name: str
     root: str | None = None  # a folder that paths in sources may refer to as ${data.root}
@@ -63,11 +76,16 @@ class DataSpec(Strict):
     temperature: float = Field(1.0, gt=0)
     validation_fraction: float = Field(0.02, ge=0, lt=1)  # of the documents
     document_mask: bool = True  # attention stays inside a document
+    unit: int | None = Field(None, ge=2)  # tokens shuffled as one; None: the least that every stage's length divides
+    goldfish: GoldfishSpec | None = None  # against learning by heart; validation has the whole loss
     workers: int | None = Field(None, ge=1)  # processes of `data prepare`; None: one a core
 
     @model_validator(mode="after")
     def _weights_agree(self) -> DataSpec:
         missing = [name for name, source in self.sources.items() if source.weight is None]
-        if missing and len(missing) < len(self.sources):
+        heard = [name for name, source in self.sources.items() if source.weight != 0]
+        if not heard:
+            raise ValueError("every source has weight 0: give one of them a weight")
+        if missing and len(missing) < len(heard):
             raise ValueError(f"either every source has a weight or none has; without one: {', '.join(missing)}")
         return self

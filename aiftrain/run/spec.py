@@ -13,6 +13,9 @@ from aiftrain.run.base import Strict
 from aiftrain.run.corpus import DataSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
+from aiftrain.run.timeline import Timeline, make_timeline
+from aiftrain.run.training_stages import BatchWarmup, StageSpec
+from aiftrain.run.training_stages import Recompute as Recompute
 
 FORMAT = 1
 MOST_PROFILED = 20  # steps: a trace of a rank on a GPU has some ten thousand events a step
@@ -36,7 +39,6 @@ _FREE_TO_CHANGE = {
 
 Precision = Literal["fp32", "bf16"]
 Offload = Literal["none", "cpu", "nvme"]
-Recompute = Literal["none", "selective", "full"]
 
 
 class ParallelSpec(Strict):
@@ -73,8 +75,8 @@ class OptimizerSpec(Strict):
     """AdamW and its learning-rate schedule.
 
     `warmup_steps` of linear rise, then `schedule`: `cosine` falls to `min_lr_ratio * lr` at the end;
-    `wsd` holds lr and falls linearly to `min_lr_ratio * lr` over the last `decay_fraction` of all steps
-    (warm-up, stable, decay: arXiv 2404.06395); `constant` holds it.
+    `wsd` holds lr and falls to `min_lr_ratio * lr` over the last `decay_fraction` of all steps (warm-up, stable,
+    decay: arXiv 2404.06395), linearly or as 1 - sqrt (arXiv 2405.18392); `constant` holds it.
     """
 
     name: str
@@ -86,7 +88,18 @@ class OptimizerSpec(Strict):
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
     decay_fraction: float = Field(0.2, ge=0, le=1)
+    decay_shape: Literal["linear", "1-sqrt"] | None = None  # of wsd; None: linear
     min_lr_ratio: float = Field(0.1, ge=0, le=1)
+
+    def decay_steps(self, steps: int) -> int:
+        """How many of `steps` steps `wsd` decays over."""
+        return max(1, round(self.decay_fraction * steps))
+
+    def decay_begins(self, steps: int) -> int | None:
+        """The first of `steps` steps whose rate is below the peak, once it is warm; None: there is none."""
+        if self.schedule == "constant":
+            return None
+        return self.warmup_steps + 1 if self.schedule == "cosine" else steps - self.decay_steps(steps)
 
 
 class TrainSpec(Strict):
@@ -97,13 +110,14 @@ class TrainSpec(Strict):
     sequence_length: int = Field(ge=2)
     global_batch: int = Field(ge=1)
     micro_batch: int = Field(1, ge=1)  # sequences of one rank in one forward pass
+    batch_warmup: BatchWarmup | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is fast at it
     recompute: Recompute = "none"  # activations computed again in the backward pass: none, attention and SwiGLU, all
     compile: bool = False
     deterministic: bool = False
     loss_chunk: int = Field(1024, ge=1)  # tokens whose logits exist at one time
     evaluate_every: int = Field(0, ge=0)  # steps; 0: only at the end
-    evaluate_batches: int = Field(4, ge=0)  # global batches of each source; 0: never evaluate
+    evaluate_batches: int = Field(4, ge=0)  # global batches, as above, of each source; 0: never evaluate
     measure_matmul: bool = True  # measure this machine's matmul rate at start, for the FLOP share
     hang_minutes: float = Field(30.0, gt=0)  # without a step, after which a rank takes the run for hung and ends it
     preflight_seconds: float = Field(60.0, ge=0)  # that the checks at the start may take, per 1,000 ranks; 0: none
@@ -114,18 +128,6 @@ class TrainSpec(Strict):
         if (self.steps is None) == (self.tokens is None):
             raise ValueError("give either train.steps or train.tokens")
         return self
-
-    @property
-    def tokens_per_step(self) -> int:
-        return self.global_batch * self.sequence_length
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the whole run; a token budget is rounded up to a whole step."""
-        if self.steps is not None:
-            return self.steps
-        assert self.tokens is not None
-        return -(-self.tokens // self.tokens_per_step)
 
 
 class StorageSpec(Strict):
@@ -209,6 +211,7 @@ class RunSpec(Strict):
     data: DataSpec
     optimizer: OptimizerSpec
     train: TrainSpec
+    stages: dict[str, StageSpec] = {}  # what changes on the way, in order
     storage: StorageSpec
     tracking: TrackingSpec
     launcher: LauncherSpec
@@ -224,6 +227,7 @@ class RunSpec(Strict):
     profile_steps: tuple[int, int] = (4, 6)  # the first and last, counted from 1
     profile_ranks: Literal["first", "all"] = "first"  # whose traces are kept; all are compared
     run_dir: str | None = None
+    founded_as: str | None = None  # filled in: the lineage of the first start, where the future was changed since
 
     @model_validator(mode="after")
     def _positions_suffice(self) -> RunSpec:
@@ -235,34 +239,53 @@ class RunSpec(Strict):
     @model_validator(mode="after")
     def _profiled_steps_come(self) -> RunSpec:
         first, last = self.profile_steps
-        if self.profile and not 1 <= first <= last <= min(self.train.total_steps, first + MOST_PROFILED - 1):
+        if self.profile and not 1 <= first <= last <= min(self.timeline.total_steps, first + MOST_PROFILED - 1):
             raise ValueError(
-                f"profile_steps [{first}, {last}] are no steps of a run of {self.train.total_steps}: "
+                f"profile_steps [{first}, {last}] are no steps of a run of {self.timeline.total_steps}: "
                 f"the first and the last of at most {MOST_PROFILED}, such as profile_steps=[1,2]"
             )
         return self
 
     @property
+    def timeline(self) -> Timeline:
+        """What holds at each step, and how many there are."""
+        return make_timeline(self)
+
+    @property
     def digest(self) -> str:
         """12 hexadecimal digits of what decides the numbers, the length, and the strategy: each has its own folder."""
         strategy = self.parallelism.model_dump(mode="json")
-        return _digest(self.identity() | {"steps": self.train.total_steps, "parallelism": strategy})
+        return _digest(self.identity() | {"steps": self.timeline.total_steps, "parallelism": strategy})
 
     @property
     def lineage(self) -> str:
-        """12 hexadecimal digits of the identity: the same for a run that goes on longer, or in another layout."""
-        return _digest(self.identity())
+        """12 hexadecimal digits of the identity: the same for a run that goes on longer, or in another layout.
+
+        A run that has changed its future keeps that of its first start.
+        """
+        return self.founded_as or _digest(self.identity())
 
     def identity(self) -> dict[str, object]:
-        """What may not change between a checkpoint and its resumption, as JSON values by section."""
-        data = self.data.model_dump(mode="json", exclude={"cache_dir", "workers"})
-        train = self.train.model_dump(mode="json", exclude=_FREE_TO_CHANGE)
+        """What decides the numbers, as JSON values by section. What of it may change on the way: aiftrain.run.identity.
+
+        What a run does not use is left out, so that what was made before it existed still belongs to its run.
+        """
+        data = self.data.model_dump(mode="json", exclude={"cache_dir", "workers", "unit", "goldfish"})
+        if self.data.goldfish:
+            data |= {"goldfish": self.data.goldfish.model_dump(mode="json")}
+        unit = self.data.unit or self.timeline.common_length
+        train = self.train.model_dump(mode="json", exclude=_FREE_TO_CHANGE, exclude_none=True)
+        stages = {
+            name: stage.model_dump(mode="json", exclude={"micro_batch", "recompute"}, exclude_none=True)
+            for name, stage in self.stages.items()
+        }
         return {
             "model": self.model.model_dump(mode="json", exclude={"source", "published_parameters"}),
-            "data": data,
-            "optimizer": self.optimizer.model_dump(mode="json"),
+            "data": data if unit == self.train.sequence_length else data | {"unit": unit},
+            "optimizer": self.optimizer.model_dump(mode="json", exclude_none=True),
             "train": train,
             "seed": self.seed,
+            **({"stages": stages} if stages else {}),
         }
 
     @property

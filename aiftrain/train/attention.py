@@ -135,10 +135,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     return torch.cat(mixed, dim=2)
 
 
-def rotary_table(spec: ModelSpec, length: int) -> Rotary:
-    """Cosines and sines [length, rotary size] of the rotary embedding (arXiv 2104.09864), both halves alike."""
+def rotary_table(spec: ModelSpec, length: int, theta: float | None = None) -> Rotary:
+    """Cosines and sines [length, rotary size] of the rotary embedding (arXiv 2104.09864), both halves alike.
+
+    theta: the base of the frequencies; None: the model's.
+    """
     exponents = torch.arange(0, spec.rotary_size, 2, dtype=torch.float64) / spec.rotary_size
-    angles = torch.outer(torch.arange(length, dtype=torch.float64), spec.rope_theta**-exponents)
+    angles = torch.outer(torch.arange(length, dtype=torch.float64), (theta or spec.rope_theta) ** -exponents)
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos().float(), angles.sin().float()
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from aiftrain.data.batches import Batch
 from aiftrain.run.layout import Execution, ParallelLayout
 from aiftrain.run.spec import Recompute, RunSpec
+from aiftrain.run.timeline import Phase
 from aiftrain.train import fragments, loss
 from aiftrain.train.clip import clip_gradients
 from aiftrain.train.expert_groups import introduce_experts, with_expert_groups
@@ -23,6 +24,7 @@ from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.mesh import Mesh, ModelParallelUnit
 from aiftrain.train.model import Decoder, decayed_and_not, full_shapes, initialise
 from aiftrain.train.profile.marks import mark
+from aiftrain.train.recompute import runner
 from aiftrain.train.rendezvous import agree
 from aiftrain.train.replicas import average_over_replicas
 from aiftrain.train.stragglers import Stopwatch
@@ -51,6 +53,8 @@ class Engine:
         if spec.train.compile:
             _compile(model, spec.train.recompute)
         introduce_experts(model, mesh, self.layout.zero_stage)
+        self._compiled, self._recompute = spec.train.compile, spec.train.recompute
+        self._positions: tuple[int, float] | None = None
         self._engine: Any = deepspeed.initialize(
             model=model,
             optimizer=_optimizer(spec, model, device),
@@ -64,8 +68,22 @@ class Engine:
         module: Decoder = self._engine.module
         return module
 
-    def step(self, batches: Iterable[Batch], lr: float, tokens: float) -> tuple[float, float]:
-        """One optimizer step over this rank's micro-batches.
+    def enter(self, phase: Phase) -> None:
+        """Be ready for the sequence length, the rotary base and the recomputation of a phase of the run."""
+        positions = (phase.sequence_length, phase.rope_theta)
+        if positions != self._positions:
+            if self._compiled and self._positions:
+                torch.compiler.reset()  # else a second shape is compiled otherwise than in a run that resumes with it
+            self.model.set_positions(*positions)
+            self._positions = positions
+        if phase.recompute != self._recompute:
+            self.model.run_layer = runner(phase.recompute)
+            if self._compiled:
+                _compile_layers(self.model, phase.recompute)
+            self._recompute = phase.recompute
+
+    def step(self, batches: Sequence[Batch], lr: float, tokens: float) -> tuple[float, float]:
+        """One optimizer step over this rank's micro-batches, on each rank as many.
 
         `tokens` is how many tokens of the whole global batch carry a loss; it makes every token weigh the same,
         however they fall to ranks and micro-batches. Gives this rank's summed loss and the global gradient norm.
@@ -73,8 +91,8 @@ class Engine:
         self._set_lr(lr)
         for count in passed_by(self.model):
             count.zero_()
-        # DeepSpeed averages over micro-batches and ranks; what we want is the sum over tokens / tokens.
-        scale = self.layout.accumulation * self.layout.sharers / tokens
+        # DeepSpeed averages over ranks; what we want is the sum over tokens / tokens.
+        scale = self.layout.sharers / tokens
         self._loss = torch.zeros((), device=self.device)
         self._engine.train()
         self._passes(list(batches), scale)
@@ -87,7 +105,7 @@ class Engine:
             with nullcontext() if number else self.first_forward.timing():
                 objective, plain = self._forward(batch)
             self._loss += plain
-            self._backward(objective * scale)
+            self._backward(objective * scale, last=number == len(batches) - 1)
             self._update()
 
     def routing(self) -> dict[str, float]:
@@ -148,8 +166,10 @@ class Engine:
         with self._precision():
             return self._engine(tokens, targets, documents if self._document_mask else None, handed)
 
-    def _backward(self, objective: Tensor) -> None:
-        self._engine.backward(objective)
+    def _backward(self, objective: Tensor, *, last: bool) -> None:
+        """How many micro-batches make a step changes on the way, so we tell DeepSpeed which is the `last`."""
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(objective, scale_wrt_gas=False)
 
     def _update(self) -> None:
         """The update, after a step's last micro-batch; after the others DeepSpeed counts."""
@@ -217,13 +237,19 @@ def _optimizer(spec: RunSpec, model: Decoder, device: torch.device) -> torch.opt
 
 
 def _compile(model: Decoder, recompute: Recompute) -> None:
+    _compile_layers(model, recompute)
+    loss.loss_and_gradient = torch.compile(loss.loss_and_gradient)
+
+
+def _compile_layers(model: Decoder, recompute: Recompute) -> None:
     """Compile one layer and use it for all: their code is the same, so the wait is one layer's.
 
     To selective recomputation a compiled layer would be a single operator; there the two are compiled together.
     """
+    for layer in model.layers.values():
+        if recompute == "selective":
+            layer._compiled_call_impl = None  # of a stage before
+        else:
+            layer.compile()
     if recompute == "selective":
         model.run_layer = torch.compile(model.run_layer)
-    else:
-        for layer in model.layers.values():
-            layer.compile()
-    loss.loss_and_gradient = torch.compile(loss.loss_and_gradient)

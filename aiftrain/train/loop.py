@@ -15,13 +15,14 @@ from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.lock import RunLock
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
+from aiftrain.run.timeline import Phase, Timeline
 from aiftrain.train import stragglers
 from aiftrain.train.engine import Engine
 from aiftrain.train.process import StopRequest
 from aiftrain.train.profile.marks import mark
 from aiftrain.train.profile.recorder import StepProfiler
 from aiftrain.train.rendezvous import agree, part
-from aiftrain.train.schedule import learning_rate
+from aiftrain.train.schedule import Schedule
 from aiftrain.train.snapshot import Checkpoints, TrainState
 from aiftrain.train.tracking import Tracker
 from aiftrain.train.watchdog import Watchdog
@@ -32,6 +33,8 @@ class Trainer:
     """One rank's view of a run in progress."""
 
     spec: RunSpec
+    timeline: Timeline
+    schedule: Schedule
     layout: ParallelLayout
     rank: Rank
     device: torch.device
@@ -48,10 +51,11 @@ class Trainer:
 
     def run(self, state: TrainState) -> int:
         """Train from `state` to the end, or to a request to stop. Gives the exit code."""
-        total, saved = self.spec.train.total_steps, state.step
+        total, saved = self.timeline.total_steps, state.step
         while state.step < total:
             self.watchdog.alive()
             self.profiler.before(state.step + 1)
+            phase = self._enter(state.step)
             started = time.perf_counter()
             with mark("data"):
                 micro_batches = list(self._micro_batches(state.step))
@@ -60,9 +64,9 @@ class Trainer:
             tokens, stops = agree([valid, bool(self.stop.signal)], self.device)
             if stops:
                 return self._leave(state, saved)
-            lr = learning_rate(self.spec.optimizer, state.step, total)
+            lr = self.schedule.rate(state.step)
             loss, norm = self.engine.step(micro_batches, lr, tokens)
-            state = TrainState(state.step + 1, state.tokens + self.spec.train.tokens_per_step)
+            state = TrainState(state.step + 1, state.tokens + phase.tokens_per_step)
             seconds = time.perf_counter() - started
             self._record(state, loss, tokens, norm, lr, seconds)
             self.stragglers.step(state.step, read + self.engine.first_forward.seconds, seconds)
@@ -78,12 +82,21 @@ class Trainer:
         return EXIT_OK
 
     def _due(self, state: TrainState, every: int) -> bool:
-        last = state.step == self.spec.train.total_steps
+        last = state.step == self.timeline.total_steps
         return last or (every > 0 and state.step % every == 0)
+
+    def _enter(self, step: int) -> Phase:
+        """What holds at a step, with the engine ready for it."""
+        phase = self.timeline.at(step)
+        self.engine.enter(phase)
+        if step and step == phase.first_step:
+            changed = {"sequence_length": phase.sequence_length, "global_batch": phase.global_batch}
+            self.tracker.event("phase", step=step, stage=phase.stage, rope_theta=phase.rope_theta, **changed)
+        return phase
 
     def _micro_batches(self, step: int) -> Iterator[Batch]:
         """This rank's rows of a global batch, a micro-batch at a time."""
-        layout = self.layout
+        layout = self.layout.during(self.timeline.at(step))
         first = layout.place(self.rank.rank).data * layout.micro_batch * layout.accumulation
         for number in range(layout.accumulation):
             yield self.batches.batch(step, first + number * layout.micro_batch, layout.micro_batch)
@@ -97,8 +110,9 @@ class Trainer:
             )
         if not self._due(state, self.spec.tracking.log_every):
             return
-        rate = self.spec.train.tokens_per_step / seconds
-        flops = rate * self.spec.model.flops_per_token(self.spec.train.sequence_length)
+        phase = self.timeline.after(state.step)
+        rate = phase.tokens_per_step / seconds
+        flops = rate * self.spec.model.flops_per_token(phase.sequence_length)
         self.tracker.log(
             state.step,
             tokens=state.tokens,
@@ -113,23 +127,24 @@ class Trainer:
         )
 
     def _evaluate(self, state: TrainState) -> None:
-        """Validation loss of each source that has a validation part, the same rows every time."""
-        losses = {}
-        for source in filter(self.batches.validation, self.batches.names):
-            total, count = agree(list(self.engine.evaluate(self._validation_batches(source))), self.device)
+        """Validation loss of each source that has a validation part, the same tokens every time."""
+        losses, phase = {}, self.timeline.after(state.step)
+        for source in self.batches.names:
+            total, count = agree(list(self.engine.evaluate(self._validation_batches(source, phase))), self.device)
             if count:
                 losses[source] = total / count
         if losses:
             self.tracker.log(state.step, validation=losses)
 
-    def _validation_batches(self, source: str) -> Iterator[Batch]:
+    def _validation_batches(self, source: str, phase: Phase) -> Iterator[Batch]:
         """This rank's share: ranks take micro-batches in turn, and all the same number, as ZeRO 3 needs."""
-        micro, takers = self.layout.micro_batch, self.layout.data_parallel
-        wanted = self.spec.train.evaluate_batches * self.spec.train.global_batch
-        rows = min(wanted, self.batches.validation(source))
+        micro, length, takers = phase.micro_batch, phase.sequence_length, self.layout.data_parallel
+        train = self.spec.train
+        wanted = -(-train.evaluate_batches * train.global_batch * train.sequence_length // length)
+        rows = min(wanted, self.batches.validation(source, length))
         for start in range(0, rows, micro * takers):
             mine = start + self.layout.place(self.rank.rank).data * micro
-            yield self.batches.validation_batch(source, min(mine, rows), max(0, min(micro, rows - mine)))
+            yield self.batches.validation_batch(source, length, min(mine, rows), max(0, min(micro, rows - mine)))
 
     def _save(self, state: TrainState) -> None:
         self.checkpoints.save(self.engine, state, self.batches.source_tokens(state.step))

@@ -120,6 +120,10 @@ class Decoder(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
+    def set_positions(self, length: int, theta: float) -> None:
+        """Be ready for sequences of `length` tokens, with rotary positions of base `theta`, in fp32."""
+        self.cos, self.sin = (table.to(self.cos.device) for table in rotary_table(self.spec, length, theta))
+
     def _build_embedding(self) -> None:
         spec = self.spec
         self.embed = SplitEmbedding(spec.vocab_size, spec.hidden_size, self.mesh.tensor)

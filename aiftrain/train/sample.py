@@ -34,12 +34,14 @@ def sample(
     """
     spec = folder.read_spec()
     tokenizer = load_tokenizer(_tokenizer_path(folder))
-    model = load_model(spec, Catalog.of_run(folder, spec).find_whole(spec, step))
+    checkpoint = Catalog.of_run(folder, spec).find_whole(spec, step)
+    model = load_model(spec, checkpoint)
+    longest = spec.timeline.after(checkpoint.step).sequence_length
     ids = tokenizer.encode(prompt) or [tokenizer.eos_id]
     generator = torch.Generator().manual_seed(seed)
     new: list[int] = []
     for _ in range(tokens):
-        context = torch.tensor([(ids + new)[-spec.train.sequence_length :]])
+        context = torch.tensor([(ids + new)[-longest:]])
         with torch.no_grad():
             logits = model(context)
         token = _choose(logits[0, -1], temperature, top_k, generator)
@@ -51,7 +53,9 @@ def sample(
 
 def load_model(spec: RunSpec, checkpoint: Checkpoint) -> Decoder:
     """The model in fp32 on the CPU, with the weights of a checkpoint."""
-    model = Decoder(spec.model, sequence_length=spec.train.sequence_length).eval()
+    phase = spec.timeline.after(checkpoint.step)
+    model = Decoder(spec.model, sequence_length=phase.sequence_length).eval()
+    model.set_positions(phase.sequence_length, phase.rope_theta)
     reader = checkpoint.reader()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -21,6 +21,7 @@ from aiftrain.checkpoint.manifest import FileRecord, Manifest
 from aiftrain.checkpoint.shards import CheckpointReader, Fragment, shard_name, write_shard
 from aiftrain.checkpoint.verify import check_files
 from aiftrain.errors import AiftrainError, UserError
+from aiftrain.run.identity import changed, changed_past, recorded
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
 from aiftrain.train.engine import Engine
@@ -84,7 +85,7 @@ class Checkpoints:
             attempt=self.tracker.attempt,
             world_size=self.rank.world_size,
             run_digest=self.spec.digest,
-            identity=self.spec.identity(),
+            identity=recorded(self.spec),
             versions=library_versions(),
             shapes=engine.shapes(),
             files=records,
@@ -110,6 +111,8 @@ class Checkpoints:
             _together(lambda: self._fill(reader, entry.manifest, wanted))
         engine.resumed(entry.manifest.optimizer_step)
         self.tracker.event("resume", step=entry.step)
+        if changes := changed(entry.manifest.identity, recorded(self.spec)):
+            self.tracker.event("changed", step=entry.step, keys=[key for key, _, _ in changes])
         return TrainState(entry.manifest.step, entry.manifest.tokens)
 
     def _find(self, reader: CheckpointReader, manifest: Manifest, wanted: list[LiveFragment]) -> None:
@@ -143,12 +146,13 @@ class Checkpoints:
 
 
 def refuse_other_run(spec: RunSpec, entry: Checkpoint) -> None:
-    """UserError where a checkpoint was made by a run whose numbers are decided otherwise than this one's."""
-    was, now = entry.manifest.identity, spec.identity()
-    sections = [name for name in now if was.get(name) != now[name]]
-    if sections:
+    """UserError where a checkpoint was made by a run whose past is another one than this one's."""
+    manifest = entry.manifest
+    changes = changed_past(manifest.identity, recorded(spec), manifest.step, manifest.tokens)
+    if changes:
+        sections = dict.fromkeys(key.partition(".")[0] for key, _, _ in changes)
         raise UserError(
-            f"{entry.folder} belongs to a run with another {', '.join(sections)}: "
+            f"{entry.folder} belongs to a run with another {', '.join(sections)} ({changes[0][0]}): "
             "give this run a folder of its own with run_dir=..., or go back to the configuration in its run.json"
         )
 

@@ -29,6 +29,7 @@ from aiftrain.train.process import RankProcess, StopRequest
 from aiftrain.train.profile.recorder import StepProfiler
 from aiftrain.train.randomness import seed_everything
 from aiftrain.train.rendezvous import agree, join, meet
+from aiftrain.train.schedule import Schedule
 from aiftrain.train.snapshot import Checkpoints, TrainState
 from aiftrain.train.tracking import Tracker
 from aiftrain.train.watchdog import Watchdog
@@ -63,6 +64,8 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     checkpoints = Checkpoints(spec, catalog, rank, tracker)
     trainer = Trainer(
         spec=spec,
+        timeline=spec.timeline,
+        schedule=Schedule(spec),
         layout=execution.layout,
         rank=rank,
         device=device,
@@ -115,10 +118,12 @@ def _take(lock: RunLock, spec: RunSpec) -> None:
 
 def _batches(spec: RunSpec, corpus: PreparedCorpus | None) -> Batches:
     assert corpus is not None, "a run that trains has data"
+    data = spec.data
     return Batches(
         corpus,
-        sequence_length=spec.train.sequence_length,
-        global_batch=spec.train.global_batch,
+        spec.timeline,
         seed=spec.seed,
-        document_mask=spec.data.document_mask,
+        unit=data.unit,
+        document_mask=data.document_mask,
+        goldfish=data.goldfish,
     )

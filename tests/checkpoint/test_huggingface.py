@@ -36,6 +36,14 @@ def test_a_mixture_of_experts_computes_the_same_in_transformers(tmp_path: Path) 
         torch.testing.assert_close(model(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-5)
 
 
+def test_positions_are_those_of_the_stage_that_the_weights_come_from() -> None:
+    spec = resolve(["recipe=smoke", "+stages.long={from_step: 100, sequence_length: 512, rope_theta: 1e6}"])
+    before, after = config(spec, eos_id=0, step=100), config(spec, eos_id=0, step=101)
+    assert (before["rope_theta"], before["max_position_embeddings"]) == (10_000.0, 128)
+    assert (after["rope_theta"], after["max_position_embeddings"]) == (1e6, 512)
+    assert after["rope_parameters"] == {"rope_type": "default", "rope_theta": 1e6}
+
+
 def _turned(values: torch.Tensor, weight: Weight) -> torch.Tensor:
     return (values.view(weight.shape[::-1]).T if weight.turned else values.view(weight.shape)).contiguous()
 

@@ -77,5 +77,5 @@ def test_a_run_is_finished_when_it_ended_well_at_its_last_step_and_that_is_store
     folder = _written(tmp_path)
     spec = folder.read_spec()
     assert not is_finished(folder, spec)
-    append_line(folder.events, {"event": "end", "step": spec.train.total_steps, "exit_code": 0})
+    append_line(folder.events, {"event": "end", "step": spec.timeline.total_steps, "exit_code": 0})
     assert not is_finished(folder, spec), "its last checkpoint is not there"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from aiftrain.data.batches import IGNORED, Batches
 from aiftrain.data.corpus import PreparedCorpus, PreparedSource, PreparedTokenizer, TokenRange
 from aiftrain.data.indexed import IndexedWriter, token_type
 from aiftrain.errors import UserError
+from aiftrain.run.timeline import Phase, Timeline
 
 EOS = 0
 LENGTH = 8
@@ -62,8 +64,9 @@ def corpus(tmp_path: Path) -> PreparedCorpus:
 
 
 def _batches(corpus: PreparedCorpus, **changes: object) -> Batches:
-    settings_ = {"sequence_length": LENGTH, "global_batch": 6, "seed": 3} | changes
-    return Batches(corpus, **settings_)  # type: ignore[arg-type]
+    settings_: dict[str, Any] = {"global_batch": 6, "seed": 3} | changes
+    phase = Phase(None, settings_.pop("global_batch"), micro_batch=1, sequence_length=LENGTH, rope_theta=1e4)
+    return Batches(corpus, Timeline((phase,), total_steps=1), **settings_)
 
 
 def test_rows_are_windows_and_targets_the_next_tokens_inside_a_document(tmp_path: Path) -> None:
@@ -146,8 +149,8 @@ def test_seeds_differ(corpus: PreparedCorpus) -> None:
 
 def test_validation_rows_hold_every_token_once(corpus: PreparedCorpus) -> None:
     batches = _batches(corpus)
-    assert batches.validation("de") == 3
-    batch = batches.validation_batch("de", 0, 3)
+    assert batches.validation("de", LENGTH) == 3
+    batch = batches.validation_batch("de", LENGTH, 0, 3)
     predicted = batch.targets[batch.targets != IGNORED]
     tokens = np.arange(1, 22)
     inside = [t for t in tokens if t not in (5, 15, 21)]  # EOS stands there
@@ -159,15 +162,15 @@ def test_validation_rows_hold_every_token_once(corpus: PreparedCorpus) -> None:
 
 def test_validation_rows_beyond_the_end(corpus: PreparedCorpus) -> None:
     batches = _batches(corpus)
-    assert batches.validation_batch("fr", 3, 0).tokens.shape == (0, LENGTH)
+    assert batches.validation_batch("fr", LENGTH, 3, 0).tokens.shape == (0, LENGTH)
     with pytest.raises(IndexError, match="fr has 3 validation rows, not 4"):
-        batches.validation_batch("fr", 2, 2)
+        batches.validation_batch("fr", LENGTH, 2, 2)
 
 
 def test_a_source_without_validation(tmp_path: Path) -> None:
     _write(tmp_path, "de", _lengths(0))
     batches = _batches(_corpus({"de": (_range(tmp_path, "de", _lengths(0)), 1.0)}))
-    assert batches.validation("de") == 0
+    assert batches.validation("de", LENGTH) == 0
 
 
 def test_a_range_of_documents_is_read_and_nothing_else(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_the_parts_of_a_step_are_the_whole_and_the_range_holds_the_rate() -> Non
     assert found is not None
     assert sum(found.parts.values()) == pytest.approx(1)
     assert found.low < found.seconds_per_step < found.high
-    assert found.tokens_per_s == pytest.approx(run().train.tokens_per_step / found.seconds_per_step)
+    assert found.tokens_per_s == pytest.approx(run().timeline.phases[0].tokens_per_step / found.seconds_per_step)
     assert found.tokens_per_s_per_device == pytest.approx(found.tokens_per_s / 1024)
     assert found.flop_share is not None
     assert 0.2 < found.flop_share < 0.6, "of the data sheet's peak: what published runs on MI250X come near to"

@@ -149,7 +149,8 @@ def new_run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
         ]
         drop = ["~data.sources.python-docs", "~data.sources.python-source"]
         rest = [f"data.cache_dir={cache}", f"run_dir={where}", f"launcher.ranks_per_node={ranks}"]
-        spec = resolve([*TINY, *drop, *sources, *rest, *overrides])
+        other_recipe = any(override.startswith("recipe=") for override in overrides)
+        spec = resolve([*(TINY[1:] if other_recipe else TINY), *drop, *sources, *rest, *overrides])
         key = spec.data.model_dump_json() + str(spec.model.vocab_size)
         if key not in corpora:
             corpora[key] = prepare(spec.data, vocab_size=spec.model.vocab_size, seed=spec.seed)

@@ -58,6 +58,15 @@ def test_parameter_formula_is_exact(
     assert sum(p.numel() for p in model.parameters()) == shape.parameters
 
 
+def test_positions_of_a_stage_are_those_of_a_model_with_its_base() -> None:
+    short, long = built(spec(), length=8), built(spec(rope_theta=1e6), length=40)
+    tokens = torch.arange(40)[None] % 101
+    short.set_positions(40, theta=1e6)
+    assert torch.equal(short(tokens), long(tokens))
+    short.set_positions(40, theta=2e6)
+    assert not torch.equal(short(tokens), long(tokens))
+
+
 def test_first_weights_depend_on_the_seed_alone() -> None:
     first, again, other = Decoder(spec(), sequence_length=8), Decoder(spec(), sequence_length=8), built(spec())
     torch.manual_seed(1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from operator import attrgetter
 
 from aiftrain.plan.stage_layers import stage_layers
@@ -40,6 +40,16 @@ class StepTime:
     @property
     def tokens_per_s_per_device(self) -> float:
         return self.tokens / self.total / self.devices
+
+
+def mean_time(spans: Sequence[tuple[StepTime, int]]) -> StepTime:
+    """The mean step of a run whose steps differ; spans: a step, and how many there are of it."""
+    if len(spans) == 1:
+        return spans[0][0]
+    steps = sum(count for _, count in spans)
+    names = [field.name for field in fields(StepTime) if field.name != "devices"]
+    means = {name: sum(getattr(time, name) * count for time, count in spans) / steps for name in names}
+    return StepTime(devices=spans[0][0].devices, **means)
 
 
 Kind = tuple[bool, bool]

@@ -51,7 +51,11 @@ def _batch(tokens: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Batch:
 def _expected_seconds(setting: Setting, case: StepCase) -> float:
     rate = sum(gather_numbers(matmul_flops(setting.device, case.execution.precision), setting.device))
     train = case.spec.train
-    return train.tokens_per_step * case.spec.model.flops_per_token(train.sequence_length) / (rate * _LEAST_SHARE)
+    return (
+        case.spec.timeline.at(0).tokens_per_step
+        * case.spec.model.flops_per_token(train.sequence_length)
+        / (rate * _LEAST_SHARE)
+    )
 
 
 def _step(setting: Setting, case: StepCase, budget: float) -> Step | Missing:
@@ -66,7 +70,7 @@ def _step(setting: Setting, case: StepCase, budget: float) -> Step | Missing:
     except EngineFailed as error:
         return Missing(what=f"a step of {case.strategy}", why=str(error))
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if on_gpu else None
-    tokens = spec.train.tokens_per_step
+    tokens = spec.timeline.at(0).tokens_per_step
     return Step(
         strategy=case.strategy,
         precision=case.execution.precision,
@@ -86,7 +90,7 @@ def _timed(setting: Setting, case: StepCase, budget: float) -> Timing:
     _free(setting.device)
     mesh = Mesh.of(case.execution.layout, setting.rank)
     engine, batches = _engine(setting, case, mesh), random_batches(case, setting.rank)
-    step = partial(engine.step, batches, case.spec.optimizer.lr, case.spec.train.tokens_per_step)
+    step = partial(engine.step, batches, case.spec.optimizer.lr, case.spec.timeline.at(0).tokens_per_step)
     return time_of(step, setting.device, budget)
 
 

@@ -83,10 +83,11 @@ class PipelinedEngine(Engine):
     def _train_backward(self, last: int, micro: MicroBatch) -> None:
         assert micro.objective is not None
         if micro.number < last:
-            self._backward(micro.objective)
+            self._backward(micro.objective, last=False)
             self._update()  # for DeepSpeed to count; the schedule says when the real one comes
         else:
-            self._backward(micro.objective + self._lender.given_back() if self._lender else micro.objective)
+            given_back = self._lender.given_back() if self._lender else 0.0
+            self._backward(micro.objective + given_back, last=True)
         micro.objective = None
 
     def _evaluate_forward(self, total: Tensor, micro: MicroBatch) -> None:

@@ -47,7 +47,7 @@ def make_corpus(folder: Path, sources: int) -> PreparedCorpus:
 
 def tokens_per_s(corpus: PreparedCorpus, length: int, rows: int, seconds: float) -> float:
     """Take batches one after another for some seconds."""
-    batches = Batches(corpus, sequence_length=length, global_batch=rows, seed=0)
+    batches = Batches(corpus, sequence_length=length, global_batch=rows, vocab_size=ENTRIES, seed=0)
     batches.batch(0, 0, rows)
     step, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:

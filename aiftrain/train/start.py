@@ -97,6 +97,7 @@ def _batches(spec: RunSpec, corpus: PreparedCorpus) -> Batches:
         corpus,
         sequence_length=spec.train.sequence_length,
         global_batch=spec.train.global_batch,
+        vocab_size=spec.model.vocab_size,
         seed=spec.seed,
         document_mask=spec.data.document_mask,
     )

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from aiftrain.run.access import AccessSpec
 from aiftrain.run.base import Strict
 from aiftrain.run.corpus import DataSpec
+from aiftrain.run.guard import GuardSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
 
@@ -184,7 +185,10 @@ class PlanSpec(Strict):
 
 
 class RunSpec(Strict):
-    """One run. `digest` names what decides its numbers; where it runs and what watches it are left out."""
+    """One run. `digest` names what decides its numbers; where it runs and what watches it are left out.
+
+    So is the guard: who mends a run in trouble may set it otherwise and go on.
+    """
 
     format: int = FORMAT
     recipe: str
@@ -200,6 +204,7 @@ class RunSpec(Strict):
     launcher: LauncherSpec
     access: AccessSpec = AccessSpec(name="none")
     plan: PlanSpec = PlanSpec()
+    guard: GuardSpec = GuardSpec()
     nodes: int = Field(1, ge=1)
     time: str | None = None
     account: str | None = None

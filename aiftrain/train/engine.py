@@ -43,7 +43,8 @@ class Engine:
         self._clips = self.layout.zero_stage == 0
         self._max_norm = spec.optimizer.grad_clip or math.inf
         self._norm: Tensor | None = None  # as `_clip` found it
-        self.gate = Gate()  # may stop an update; `grad_norm` is then known
+        self._loss = torch.zeros((), device=device)
+        self.gate = Gate()  # may stop an update; `loss` and `grad_norm` are then known
         unit = None if mesh.is_plain else ModelParallelUnit(mesh)
         model = _build(spec, self.layout, config, device, mesh, unit)
         if spec.train.compile:
@@ -71,19 +72,24 @@ class Engine:
         self.gate.next_step()
         # DeepSpeed averages over micro-batches and ranks; what we want is the sum over tokens / tokens.
         scale = self.layout.accumulation * self.layout.sharers / tokens
-        total = torch.zeros((), device=self.device)
+        self._loss = torch.zeros((), device=self.device)
         self._engine.train()
         for number, batch in enumerate(batches):
             with nullcontext() if number else self.first_forward.timing():
                 objective, plain = self._losses(batch)
+            self._loss += plain
             self._engine.backward(objective * scale)
             if self.mesh.replica.size > 1 and self._engine.is_gradient_accumulation_boundary():
                 average_over_replicas(self._engine, self.mesh.replica)
             if self._clips and self._engine.is_gradient_accumulation_boundary():
                 self._norm = self._clip()
             self._engine.step()
-            total += plain
-        return self._counted(total), self.grad_norm
+        return self.loss, self.grad_norm
+
+    @property
+    def loss(self) -> float:
+        """This rank's sum over the last step's tokens; for the gate, over those of the step at hand."""
+        return self._counted(self._loss)
 
     @property
     def grad_norm(self) -> float:
@@ -121,8 +127,8 @@ class Engine:
         fragments.publish_weights(self._engine)
 
     def _counted(self, total: Tensor) -> float:
-        """The ranks of a tensor have the same loss."""
-        return float(total) if self.mesh.tensor.index == 0 else 0.0
+        """The ranks of a tensor have the same loss: one counts it. The others still tell of one that is no number."""
+        return float(total) * (self.mesh.tensor.index == 0)
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         tokens, targets, documents = (

@@ -15,6 +15,7 @@ from aiftrain.run.spec import RunSpec
 from aiftrain.train import stragglers
 from aiftrain.train.briefing import Briefing
 from aiftrain.train.engine import Engine
+from aiftrain.train.guard import Guard
 from aiftrain.train.loop import Trainer
 from aiftrain.train.measure import matmul_flops
 from aiftrain.train.mesh import Mesh
@@ -62,6 +63,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         engine=engine,
         batches=_batches(spec, briefing.corpus),
         checkpoints=checkpoints,
+        guard=Guard(spec.guard, engine, checkpoints, tracker, device),
         tracker=tracker,
         stop=stop,
         matmul_flops=measured,

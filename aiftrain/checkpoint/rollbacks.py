@@ -51,7 +51,8 @@ def write_rollbacks(catalog: Catalog, rollbacks: tuple[Rollback, ...]) -> None:
 def set_void_aside(catalog: Catalog) -> list[int]:
     """Rename the checkpoints that the run went back from; their steps. They no longer count, and nothing is lost."""
     rollbacks = read_rollbacks(catalog)
-    void = [entry.step for entry in catalog.entries() if _is_void(entry, rollbacks)]
+    entries = catalog.entries() if rollbacks else []  # most runs have none, and many checkpoints
+    void = [entry.step for entry in entries if _is_void(entry, rollbacks)]
     for step in void:
         catalog.set_aside(step, "void")
     return void

@@ -18,13 +18,13 @@ pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]
 
 QUICK = (  # a run that has learned enough by step 14 for random tokens to be a spike
-    "optimizer.lr=1e-2",
+    "optimizer.lr=5e-3",
     "train.steps=22",
     "train.evaluate_every=0",
     "storage.keep_last=10",
     "guard.window=8",
     "guard.least_steps=6",
-    "guard.loss_sigmas=3",
+    "guard.loss_sigmas=2",
     "guard.norm_spike=ignore",
 )
 SPIKE = 14  # of the first step whose data are poisoned, from 0
@@ -128,7 +128,8 @@ def test_a_kill_right_after_a_skip_changes_nothing(nursery: Nursery, new_run: Ne
 
 def test_more_trouble_than_allowed_ends_the_run(nursery: Nursery, new_run: NewRun) -> None:
     """Skips, then a rollback; the data beyond are bad too, so the same again; then the end, its checkpoint intact."""
-    folder = new_run(*QUICK, "guard.skips_in_row=2", "guard.rollbacks_to_one=1", "storage.save_every=13")
+    at_13 = ("storage.save_every=13", "guard.rollback_margin=0")
+    folder = new_run(*QUICK, "guard.skips_in_row=2", "guard.rollbacks_to_one=1", *at_13)
     poison(folder, range(SPIKE, 30), at_random)
     ranks = troubled(nursery, folder)
     assert ranks.wait() == [1, 1]

@@ -48,7 +48,8 @@ def make_corpus(folder: Path, sources: int) -> PreparedCorpus:
 
 def tokens_per_s(corpus: PreparedCorpus, length: int, rows: int, seconds: float) -> float:
     """Take batches one after another for some seconds."""
-    batches = Batches(corpus, Timeline((Phase(None, rows, 1, length, 1e4),), total_steps=1), seed=0)
+    timeline = Timeline((Phase(None, rows, 1, length, 1e4),), total_steps=1)
+    batches = Batches(corpus, timeline, vocab_size=ENTRIES, seed=0)
     batches.batch(0, 0, rows)
     step, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:

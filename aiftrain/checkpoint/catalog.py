@@ -6,6 +6,7 @@
         manifest.json
       step-00000200/           no manifest: a save or a removal that was interrupted, cleared away by the next save
       damaged-step-00000050/   set aside: it failed verification, and is kept for a person to look at
+      void-step-00000150/      set aside: the run went back to before it; retention removes it (rollbacks.py)
 
 Saving:    make the folder; ranks write and sync their shards; sync the folder; manifest.json.part, sync, rename,
            sync the folder. The rename is the commit. A crash before it leaves a folder without a manifest.
@@ -19,6 +20,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from aiftrain.checkpoint.durable import machine_errors, remove_tree
 from aiftrain.checkpoint.manifest import MANIFEST, Manifest, read_manifest
@@ -89,16 +91,17 @@ class Catalog:
         """The complete checkpoints, oldest first; those with a damaged manifest are left out."""
         return list(self._readable(self.steps()))
 
-    def latest(self) -> Checkpoint | None:
-        """The newest complete checkpoint; None where nothing was ever saved.
+    def latest(self, at_most: int | None = None) -> Checkpoint | None:
+        """The newest complete checkpoint, or of those up to step `at_most`; None where there is none.
 
         DamagedError where there are checkpoints and every one is damaged: a run must not quietly begin again
         beside them.
         """
         for entry in self._readable(reversed(self.steps())):
-            return entry
+            if at_most is None or entry.step <= at_most:
+                return entry
         damaged = self._damaged()
-        if damaged:
+        if damaged and at_most is None:
             raise DamagedError(
                 f"every checkpoint in {self.folder} is damaged: {', '.join(damaged)}. "
                 "To begin again from step 0, move them somewhere else"
@@ -168,14 +171,14 @@ class Catalog:
             return [Fault(MANIFEST, str(error))]
         return check_files(entry.folder, entry.manifest.files)
 
-    def set_aside(self, step: int) -> Path:
-        """Rename a damaged checkpoint, so that it no longer counts but nothing of it is lost; its new folder."""
+    def set_aside(self, step: int, why: Literal["damaged", "void"] = "damaged") -> Path:
+        """Rename a checkpoint, so that it no longer counts but nothing of it is lost; its new folder."""
         folder = self.step_folder(step)
-        aside = self.folder / f"damaged-{folder.name}"
+        aside = self.folder / f"{why}-{folder.name}"
         number = 1
         while aside.exists():
             number += 1
-            aside = self.folder / f"damaged-{folder.name}-{number}"
+            aside = self.folder / f"{why}-{folder.name}-{number}"
         with machine_errors("rename", folder):
             folder.rename(aside)
             sync_folder(self.folder)
@@ -192,7 +195,8 @@ class Catalog:
     def retain(self, keep_last: int, keep_every: int | None = None) -> list[int]:
         """Remove all but the newest `keep_last` checkpoints and those at multiples of `keep_every`; the removed steps.
 
-        The newest is never removed, nor is the newest that has all its files in their full size.
+        The newest is never removed, nor is the newest that has all its files in their full size. Void ones go once
+        the run has saved as many steps again.
         """
         if keep_last < 1:
             raise ValueError(f"keep_last is {keep_last}: the newest checkpoint always stays")
@@ -203,13 +207,18 @@ class Catalog:
         kept.update(step for step in [next(whole, None)] if step is not None)
         removed = [entry.step for entry in entries if entry.step not in kept]
         for step in removed:
-            self._remove(step)
+            self._remove(self.step_folder(step))
+        self._remove_void(max(kept, default=0))
         return removed
 
-    def _remove(self, step: int) -> None:
-        folder = self.step_folder(step)
+    def _remove_void(self, newest: int) -> None:
+        for folder in sorted(self.folder.glob("void-step-*")):
+            if int(folder.name.split("-")[2]) <= newest:
+                self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
         with machine_errors("remove", folder):
-            (folder / MANIFEST).unlink()
+            (folder / MANIFEST).unlink(missing_ok=True)  # of a void one, whose removal was interrupted
             sync_folder(folder)  # no power cut may bring the manifest back once a file is gone
             remove_tree(folder)
 

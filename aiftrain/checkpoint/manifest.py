@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 
+from aiftrain.checkpoint.history import History
 from aiftrain.errors import DamagedError
 from aiftrain.run.base import Strict
 
@@ -31,7 +33,8 @@ class Manifest(Strict):
     """One complete checkpoint.
 
     `tokens` and `sources` count what was trained on so far; `time` is in unix seconds; `identity` is
-    RunSpec.identity(), what may not change on resumption; `shapes` are the full shapes of the parameters.
+    RunSpec.identity(), what may not change on resumption; `shapes` are the full shapes of the parameters; `guard`
+    is missing where none watched the run.
     """
 
     format: int = FORMAT
@@ -47,6 +50,7 @@ class Manifest(Strict):
     versions: dict[str, str]
     shapes: dict[str, list[int]]
     files: list[FileRecord]
+    guard: History | None = None
 
     @property
     def size(self) -> int:
@@ -56,14 +60,17 @@ class Manifest(Strict):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON (keys sorted, no white space) of all fields."""
-        document = self.model_dump(mode="json")
-        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        canonical = json.dumps(self._document(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def to_json(self) -> str:
         """The text of manifest.json, the digest at its end."""
-        document = self.model_dump(mode="json") | {"digest": self.digest}
+        document = self._document() | {"digest": self.digest}
         return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def _document(self) -> dict[str, Any]:
+        """A field that a run does without is not written: manifests from before it existed stay what they are."""
+        return {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
 
 
 def read_manifest(file: Path) -> Manifest:

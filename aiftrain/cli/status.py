@@ -61,6 +61,8 @@ def _facts(status: RunStatus) -> Iterator[tuple[str, str]]:
     if status.state == "running":
         yield "time left", _left(status)
     yield "checkpoint", "none yet" if status.checkpoint is None else f"step {status.checkpoint:,}"
+    if status.skipped or status.rollbacks:
+        yield "guard", f"skipped steps: {status.skipped:,}, rollbacks: {status.rollbacks:,}"
     if status.event:
         yield "last event", f"{status.event} ({_when(status.event_time)})"
 

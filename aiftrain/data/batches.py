@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiftrain.data.corpus import PreparedCorpus, TokenRange
+from aiftrain.data.gaps import Gap
 from aiftrain.data.goldfish import left_out
-from aiftrain.data.indexed import IndexedTokens, Positions
+from aiftrain.data.indexed import IndexedTokens, Positions, bin_file
 from aiftrain.data.order import Mixing, SampleOrder
-from aiftrain.errors import UserError
+from aiftrain.errors import DamagedError, UserError
 from aiftrain.run.corpus import GoldfishSpec
 from aiftrain.run.timeline import Timeline
 
@@ -98,14 +99,20 @@ class Windows:
             if end - begin <= self.length:
                 rows.fill_up(place, end - begin, self._eos)
 
+    def where(self, window: int) -> str:
+        """The place of a window, for a message."""
+        begin = self._start + window * self.length
+        end = min(begin + self.length + 1, self._stop)
+        return f"window {window} (tokens {begin} to {end - 1} of {bin_file(self._file.prefix)})"
+
 
 class Batches:
     """The training and validation batches of a corpus, as long as the run lasts.
 
     Rows are windows of the step's sequence length and one token to predict, cut at a stride of that length from
     a source's documents laid end to end. `step` counts global batches from 0. Without `document_mask` the
-    documents of a row are all number 0, and each predicts the first token of the next.
-    `goldfish` leaves training targets out of the loss.
+    documents of a row are all number 0, and each predicts the first token of the next. No token reaches a model
+    whose vocabulary has fewer than `vocab_size` entries. `goldfish` leaves training targets out of the loss.
     `unit` is how many tokens are shuffled as one where the length changes; None: the least that all lengths divide.
     Raises UserError where a source is shorter than one unit, DamagedError where its files are damaged.
     """
@@ -115,6 +122,7 @@ class Batches:
         corpus: PreparedCorpus,
         timeline: Timeline,
         *,
+        vocab_size: int,
         seed: int,
         unit: int | None = None,
         document_mask: bool = True,
@@ -122,6 +130,7 @@ class Batches:
     ) -> None:
         self.names = list(corpus.sources)
         self._timeline = timeline
+        self._vocab_size = vocab_size
         self._mask, self._goldfish = document_mask, goldfish
         eos, sources = corpus.tokenizer.eos_id, corpus.sources
         length = timeline.phases[0].sequence_length
@@ -136,23 +145,31 @@ class Batches:
         tokens = {name: _enough(name, windows, self._mixings) for name, windows in self._train.items()}
         self._order = SampleOrder(tokens, self._mixings, seed)
 
-    def batch(self, step: int, start: int, count: int) -> Batch:
-        """Rows [start, start + count) of global batch `step`."""
+    def samples(self, step: int) -> int:
+        """How many samples the first `step` global batches have."""
+        return self._timeline.samples_before(step)
+
+    def batch(self, step: int, start: int, count: int, skipped: int = 0) -> Batch:
+        """Rows [start, start + count) of global batch `step`, `skipped` samples further on in the order.
+
+        DamagedError where a window holds a token that the vocabulary has not.
+        """
         length = self._timeline.at(step).sequence_length
-        sources, windows = self._order.samples(self._timeline.samples_before(step) + start, count)
+        sources, windows = self._order.samples(self.samples(step) + start, count, skipped)
         rows = Rows(count, length, before=self._goldfish.width - 1 if self._goldfish else 0)
         for number in np.unique(sources):
             places = np.flatnonzero(sources == number)
             self._train[self.names[number]].of_length(length).read(windows[places], places, rows)
+        self._check(self._train, rows, sources, windows)
         batch = self._finish(rows, sources)
         if self._goldfish:
             gaps = left_out(rows.all_tokens, rows.all_starts, rows.known_from, self._goldfish)
             batch.targets[gaps] = IGNORED
         return batch
 
-    def source_tokens(self, step: int) -> dict[str, int]:
-        """How many tokens of each source stand in the first `step` global batches."""
-        counts = self._order.counts(self._timeline.samples_before(step))
+    def source_tokens(self, step: int, gaps: Sequence[Gap] = ()) -> dict[str, int]:
+        """How many tokens of each source stand in the first `step` global batches of an order with these gaps."""
+        counts = self._order.counts(self.samples(step), gaps)
         seen = sum(count * mixing.length for count, mixing in zip(counts, self._mixings, strict=False))
         return dict(zip(self.names, np.asarray(seen).tolist(), strict=True))
 
@@ -164,10 +181,25 @@ class Batches:
         """Rows [start, start + count) of a source's validation part. IndexError where it has not so many."""
         if start < 0 or start + count > self.validation(source, length):
             raise IndexError(f"{source} has {self.validation(source, length)} validation rows, not {start + count}")
-        rows = Rows(count, length)
-        windows = self._validation[source].of_length(length)
-        windows.read(np.arange(start, start + count), np.arange(count), rows)
-        return self._finish(rows, np.full(count, self.names.index(source)))
+        rows, windows = Rows(count, length), np.arange(start, start + count)
+        sources = np.full(count, self.names.index(source))
+        self._validation[source].of_length(length).read(windows, np.arange(count), rows)
+        self._check(self._validation, rows, sources, windows)
+        return self._finish(rows, sources)
+
+    def _check(self, parts: Mapping[str, Windows], rows: Rows, sources: Positions, windows: Positions) -> None:
+        """An embedding reads whatever lies at a token's place in memory, or ends a GPU's whole process."""
+        values = rows.tokens.view(np.uint64)  # below zero is above all
+        if not values.size or values.max() < self._vocab_size:
+            return
+        place, column = np.argwhere(values >= self._vocab_size)[0]
+        name = self.names[sources[place]]
+        where = parts[name].of_length(rows.tokens.shape[1] - 1).where(windows[place])
+        raise DamagedError(
+            f"data.sources.{name}: {where} holds the token {rows.tokens[place, column]}; "
+            f"the model's vocabulary has {self._vocab_size} entries. The file has changed since it was prepared: "
+            "bring back what it was, or prepare it again for a run of its own"
+        )
 
     def _finish(self, rows: Rows, sources: NDArray[np.int64]) -> Batch:
         targets = rows.tokens[:, 1:].copy()

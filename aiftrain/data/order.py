@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aiftrain.data.gaps import Gap, runs
 from aiftrain.data.shuffle import Numbers, WindowOrder, mix
 from aiftrain.errors import UserError
 
@@ -58,20 +59,33 @@ class SampleOrder:
             self._stretches.append(_Stretch(tokens, mixing, seed, reached))
         self._begins = [mixing.first_sample for mixing in stretches]
 
-    def samples(self, start: int, count: int) -> Samples:
-        """Samples [start, start + count), which lie in one stretch."""
+    def samples(self, start: int, count: int, skipped: int = 0) -> Samples:
+        """Samples [start, start + count), which lie in one stretch, `skipped` samples further on in that."""
         number = self._stretch(start)
-        return self._stretches[number].samples(start - self._begins[number], count)
+        return self._stretches[number].samples(start + skipped - self._begins[number], count)
 
-    def counts(self, samples: int) -> list[Numbers]:
-        """How many of the first `samples` samples come from each source, by the stretch that they lie in."""
+    def counts(self, samples: int, gaps: Sequence[Gap] = ()) -> list[Numbers]:
+        """How many of the first `samples` samples come from each source, by the stretch that they lie in.
+
+        `gaps` of the order are left out, and what comes behind them is taken.
+        """
         last = self._stretch(samples)
         ends = [*self._begins[1 : last + 1], samples]
         begun = zip(self._stretches, self._begins, ends, strict=False)
-        return [stretch.counts(end - begin) for stretch, begin, end in begun]
+        return [_counted(stretch, begin, end, gaps) for stretch, begin, end in begun]
 
     def _stretch(self, sample: int) -> int:
         return bisect_right(self._begins, sample) - 1
+
+
+def _counted(stretch: _Stretch, begin: int, end: int, gaps: Sequence[Gap]) -> Numbers:
+    """Of samples [begin, end), all of one stretch, how many come from each source."""
+    total = stretch.counts(0)
+    for first, last, skipped in runs(gaps, end):
+        if last > begin:
+            start, stop = max(first, begin) + skipped - begin, last + skipped - begin
+            total = total + stretch.counts(stop) - stretch.counts(start)
+    return total
 
 
 class _Reached(NamedTuple):

@@ -48,6 +48,8 @@ class RunStatus:
     tokens_per_s: float | None
     seconds_left: float | None
     checkpoint: int | None
+    skipped: int  # steps that the guard did not let be applied
+    rollbacks: int
     event: str
     event_time: float | None  # Unix seconds
 
@@ -146,6 +148,8 @@ def _status(folder: RunFolder, spec: RunSpec, job: Job | None) -> RunStatus:
         tokens_per_s=_finite(record.tokens_per_s) if record else None,
         seconds_left=progress.seconds_left() if state == "running" else None,
         checkpoint=saved[-1] if saved else None,
+        skipped=progress.skipped,
+        rollbacks=progress.rollbacks,
         event=_in_words(events[-1]) if events else "",
         event_time=events[-1].get("time") if events else None,
     )

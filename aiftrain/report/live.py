@@ -126,6 +126,8 @@ class _Panel:
         table.add_row("gradient norm", f"{record.grad_norm:.3f}", f"learning rate {record.lr:.2e}")
         table.add_row("tokens", f"{record.tokens:,}", _speed(record))
         table.add_row("time left", duration(left), f"last checkpoint: {self._saved()}")
+        if self._progress.skipped or self._progress.rollbacks:
+            table.add_row("guard", f"skipped steps: {self._progress.skipped}", f"rollbacks: {self._progress.rollbacks}")
         return table
 
     def _saved(self) -> str:

@@ -14,7 +14,10 @@ from aiftrain.run.folder import RunFolder
 
 @dataclass(frozen=True)
 class TrainRecord:
-    """One optimizer step. `loss` in nats a token; `tokens` and `sources` count from the start of the run."""
+    """One optimizer step. `loss` in nats a token; `tokens` and `sources` count from the start of the run.
+
+    `skipped`: the guard did not let it be applied.
+    """
 
     step: int
     attempt: int
@@ -26,6 +29,7 @@ class TrainRecord:
     tokens_per_s: float
     flop_share: float | None
     sources: dict[str, int]
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,16 +55,20 @@ class Metrics:
         record = _parse(document)
         if record is None:
             return
-        if record.attempt > self.attempt:
+        if record.attempt > self.attempt or self._is_again(record):
             self._forget_from(record.step)
             self.attempt = record.attempt
         if isinstance(record, TrainRecord):
             self.train.append(record)
         else:
-            self.validation.append(record)
+            self.validation = [r for r in self.validation if r.step < record.step] + [record]
+
+    def _is_again(self, record: TrainRecord | ValidationRecord) -> bool:
+        """Whether the attempt went back, and takes a step for the second time."""
+        return isinstance(record, TrainRecord) and bool(self.train) and record.step <= self.train[-1].step
 
     def _forget_from(self, step: int) -> None:
-        """A new attempt does `step` again: what older attempts said of it and of later steps is void."""
+        """`step` is done again: what was said before of it and of later steps is void."""
         self.train = [r for r in self.train if r.step < step]
         self.validation = [r for r in self.validation if r.step < step]
 
@@ -117,6 +125,7 @@ def _parse(document: dict[str, Any]) -> TrainRecord | ValidationRecord | None:
             tokens_per_s=_number(document.get("tokens_per_s")),
             flop_share=document.get("flop_share"),
             sources=dict(document.get("sources") or {}),
+            skipped=bool(document.get("skipped")),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ class Progress:
     metrics: Metrics = field(default_factory=Metrics)
     started: Event | None = None
     saved: int | None = None  # step of the newest checkpoint
+    skipped: int = 0  # steps that the guard did not let be applied
+    rollbacks: int = 0
 
     def __post_init__(self) -> None:
         self.spec: RunSpec = self.folder.read_spec()
@@ -44,6 +47,8 @@ class Progress:
             self.started = event
         if event.get("event") == "saved":
             self.saved = event.get("step")
+        self.skipped = event.get("skipped", self.skipped)
+        self.rollbacks = event.get("rollbacks", self.rollbacks)
 
     @property
     def total_steps(self) -> int:
@@ -100,6 +105,16 @@ def describe(event: Event) -> str | None:
             return f"node {event.get('host')} is bad: {event.get('reason')}"
         case "straggler":
             return f"{_on(event)} took {event.get('ratio')} times as long as others by step {step}"
+        case "spike":
+            return f"step {step}: {_trouble(event)}; applied all the same"
+        case "skip":
+            return f"step {step} was skipped: {_trouble(event)}"
+        case "rollback":
+            return f"step {step}: {_trouble(event)}; back to step {event.get('to_step')}, without the data in between"
+        case "void":
+            return f"checkpoint of step {step} was set aside: the run went back to before it"
+        case "hopeless":
+            return f"step {step}: {_trouble(event)}; training cannot go on from there"
         case "stopping":
             return f"stopping at step {step}: asked by {event.get('signal', 'a signal')}"
         case "hang":
@@ -107,6 +122,14 @@ def describe(event: Event) -> str | None:
         case "ended":
             return f"ended with {event.get('exit_code')}; next: {event.get('next')}, {event.get('why')}"
     return None
+
+
+def _trouble(event: Event) -> str:
+    """The numbers of a step that the guard found wrong."""
+    loss, norm = (event[name] if event.get(name) is not None else math.nan for name in ("loss", "grad_norm"))
+    limit = "" if event.get("limit") is None else f", limit {event['limit']:.3g}"
+    words = str(event.get("trouble", "trouble")).replace("_", " ")
+    return f"{words} (loss {loss:.3g}, gradient norm {norm:.3g}{limit})"
 
 
 def _on(event: Event) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from aiftrain.run.access import AccessSpec
 from aiftrain.run.base import Strict
 from aiftrain.run.corpus import DataSpec
+from aiftrain.run.guard import GuardSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
 from aiftrain.run.timeline import Timeline, make_timeline
@@ -200,7 +201,10 @@ class BenchSpec(Strict):
 
 
 class RunSpec(Strict):
-    """One run. `digest` names what decides its numbers; where it runs and what watches it are left out."""
+    """One run. `digest` names what decides its numbers; where it runs and what watches it are left out.
+
+    So is the guard: who mends a run in trouble may set it otherwise and go on.
+    """
 
     format: int = FORMAT
     recipe: str
@@ -219,6 +223,7 @@ class RunSpec(Strict):
     plan: PlanSpec = PlanSpec()
     bench: BenchSpec = BenchSpec()
     purpose: Literal["train", "bench"] = "train"  # what the ranks do; the verb decides
+    guard: GuardSpec = GuardSpec()
     nodes: int = Field(1, ge=1)
     time: str | None = None
     account: str | None = None

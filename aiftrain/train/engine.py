@@ -18,11 +18,13 @@ from aiftrain.run.spec import Recompute, RunSpec
 from aiftrain.run.timeline import Phase
 from aiftrain.train import fragments, loss
 from aiftrain.train.clip import clip_gradients
-from aiftrain.train.expert_groups import introduce_experts, with_expert_groups
+from aiftrain.train.expert_groups import introduce_experts
 from aiftrain.train.experts import passed_by
 from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.mesh import Mesh, ModelParallelUnit
-from aiftrain.train.model import Decoder, decayed_and_not, full_shapes, initialise
+from aiftrain.train.model import Decoder, full_shapes, initialise
+from aiftrain.train.optimizers.build import build
+from aiftrain.train.optimizers.gate import Gate
 from aiftrain.train.profile.marks import mark
 from aiftrain.train.recompute import runner
 from aiftrain.train.rendezvous import agree
@@ -48,6 +50,7 @@ class Engine:
         self._max_norm = spec.optimizer.grad_clip or math.inf
         self._norm: Tensor | None = None  # of the last step's gradients, as `_clip` found it
         self._loss = torch.zeros((), device=device)  # of the last step, as far as this rank takes it
+        self.gate = Gate()  # may stop an update; `loss` and `grad_norm` are then known
         unit = None if mesh.is_plain else ModelParallelUnit(mesh)
         model = _build(spec, self.layout, config, device, mesh, unit)
         if spec.train.compile:
@@ -57,7 +60,7 @@ class Engine:
         self._positions: tuple[int, float] | None = None
         self._engine: Any = deepspeed.initialize(
             model=model,
-            optimizer=_optimizer(spec, model, device),
+            optimizer=build(spec.optimizer, model, self.gate),
             config=config,
             dist_init_required=False,
             mpu=unit,
@@ -89,6 +92,7 @@ class Engine:
         however they fall to ranks and micro-batches. Gives this rank's summed loss and the global gradient norm.
         """
         self._set_lr(lr)
+        self.gate.next_step()
         for count in passed_by(self.model):
             count.zero_()
         # DeepSpeed averages over ranks; what we want is the sum over tokens / tokens.
@@ -96,8 +100,7 @@ class Engine:
         self._loss = torch.zeros((), device=self.device)
         self._engine.train()
         self._passes(list(batches), scale)
-        norm = self._engine.get_global_grad_norm() if self._norm is None else self._norm
-        return self._counted(self._loss), float(norm)
+        return self.loss, self.grad_norm
 
     def _passes(self, batches: Sequence[Batch], scale: float) -> None:
         """All micro-batches of a step, forward and backward, and the update."""
@@ -107,6 +110,16 @@ class Engine:
             self._loss += plain
             self._backward(objective * scale, last=number == len(batches) - 1)
             self._update()
+
+    @property
+    def loss(self) -> float:
+        """This rank's sum over the last step's tokens; for the gate, over those of the step at hand."""
+        return self._counted(self._loss)
+
+    @property
+    def grad_norm(self) -> float:
+        """Of the last step's gradients, all together, before clipping; for the gate, of the step at hand."""
+        return float(self._engine.optimizer._global_grad_norm if self._norm is None else self._norm)
 
     def routing(self) -> dict[str, float]:
         """For the record: of the last step's choices of experts, the share that found no room."""
@@ -152,8 +165,8 @@ class Engine:
         fragments.publish_weights(self._engine)
 
     def _counted(self, total: Tensor) -> float:
-        """The ranks of a tensor have the same loss."""
-        return float(total) if self.mesh.tensor.index == 0 else 0.0
+        """The ranks of a tensor have the same loss: one counts it. The others still tell of one that is no number."""
+        return float(total) * (self.mesh.tensor.index == 0)
 
     def _forward(self, batch: Batch, handed: Tensor | None = None) -> Any:
         """The summed losses (objective, plain); of a stage of a pipeline, what the model says."""
@@ -222,18 +235,6 @@ def _cut_up(config: dict[str, Any], unit: ModelParallelUnit | None) -> AbstractC
         data_parallel_group=group, config_dict_or_path=config, mpu=unit
     )
     return sharing
-
-
-def _optimizer(spec: RunSpec, model: Decoder, device: torch.device) -> torch.optim.Optimizer:
-    settings = spec.optimizer
-    decayed, free = decayed_and_not(model)
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        list(with_expert_groups(groups)), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
-    )
 
 
 def _compile(model: Decoder, recompute: Recompute) -> None:

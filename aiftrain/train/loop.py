@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,13 +17,16 @@ from aiftrain.run.spec import RunSpec
 from aiftrain.run.timeline import Phase, Timeline
 from aiftrain.train import stragglers
 from aiftrain.train.engine import Engine
+from aiftrain.train.guard import Guard
 from aiftrain.train.process import StopRequest
 from aiftrain.train.profile.marks import mark
 from aiftrain.train.profile.recorder import StepProfiler
 from aiftrain.train.rendezvous import agree, part
 from aiftrain.train.schedule import Schedule
 from aiftrain.train.snapshot import Checkpoints, TrainState
+from aiftrain.train.together import outcome_of, share
 from aiftrain.train.tracking import Tracker
+from aiftrain.train.verdict import Verdict, finite, remember
 from aiftrain.train.watchdog import Watchdog
 
 
@@ -41,6 +43,7 @@ class Trainer:
     engine: Engine
     batches: Batches
     checkpoints: Checkpoints
+    guard: Guard
     tracker: Tracker
     stop: StopRequest
     matmul_flops: float | None  # per second, all ranks together
@@ -57,23 +60,27 @@ class Trainer:
             self.profiler.before(state.step + 1)
             phase = self._enter(state.step)
             started = time.perf_counter()
-            with mark("data"):
-                micro_batches = list(self._micro_batches(state.step))
+            mine = self._read(state)
             read = time.perf_counter() - started
-            valid = sum(batch.valid_tokens for batch in micro_batches) if self.engine.mesh.leads else 0
-            tokens, stops = agree([valid, bool(self.stop.signal)], self.device)
+            micro_batches, tokens, stops = self._agree(mine)
             if stops:
                 return self._leave(state, saved)
             lr = self.schedule.rate(state.step)
-            loss, norm = self.engine.step(micro_batches, lr, tokens)
-            state = TrainState(state.step + 1, state.tokens + phase.tokens_per_step)
+            self.guard.expect(state.guard, tokens)
+            self.engine.step(micro_batches, lr, tokens)
+            verdict = self.guard.verdict()
+            if verdict.answer in ("rollback", "stop"):
+                state = self.guard.go_back(state, verdict, self.batches.samples)
+                saved = state.step
+                continue
+            state = self._after(state, phase, verdict)
             seconds = time.perf_counter() - started
-            self._record(state, loss, tokens, norm, lr, seconds)
+            self._record(state, verdict, lr, seconds)
             self.stragglers.step(state.step, read + self.engine.first_forward.seconds, seconds)
             if self._due(state, self.spec.train.evaluate_every):
                 with mark("evaluation"):
                     self._evaluate(state)
-            if self._due(state, self.spec.storage.save_every):
+            if self._owes_checkpoint(state, saved):
                 with mark("checkpoint"):
                     self._save(state)
                 saved = state.step
@@ -94,20 +101,43 @@ class Trainer:
             self.tracker.event("phase", step=step, stage=phase.stage, rope_theta=phase.rope_theta, **changed)
         return phase
 
-    def _micro_batches(self, step: int) -> Iterator[Batch]:
+    def _owes_checkpoint(self, state: TrainState, saved: int) -> bool:
+        """In trouble none is made: one that is half in it would be there to go back to."""
+        every, last = self.spec.storage.save_every, state.step == self.timeline.total_steps
+        return last or (state.step // every > saved // every and not state.guard.skips_in_row)
+
+    def _after(self, state: TrainState, phase: Phase, verdict: Verdict) -> TrainState:
+        """A step that was skipped counts as one, and its data as read."""
+        past = remember(self.spec.guard, state.guard, verdict)
+        if verdict.trouble:
+            self.guard.tell(state.step + 1, verdict, past)
+        return TrainState(state.step + 1, state.tokens + phase.tokens_per_step, past)
+
+    def _read(self, state: TrainState) -> list[Batch] | AiftrainError:
+        with mark("data"):
+            return outcome_of(lambda: list(self._micro_batches(state)))
+
+    def _agree(self, mine: list[Batch] | AiftrainError) -> tuple[list[Batch], float, bool]:
+        """This rank's micro-batches, how many tokens of all ranks' carry a loss, and whether a rank is to stop.
+
+        What one rank could not read ends all, in the same words.
+        """
+        batches = [] if isinstance(mine, AiftrainError) else mine
+        valid = sum(batch.valid_tokens for batch in batches) if self.engine.mesh.leads else 0
+        tokens, stops, failures = agree([valid, bool(self.stop.signal), mine is not batches], self.device)
+        if failures:
+            share(mine)
+        return batches, tokens, bool(stops)
+
+    def _micro_batches(self, state: TrainState) -> Iterator[Batch]:
         """This rank's rows of a global batch, a micro-batch at a time."""
-        layout = self.layout.during(self.timeline.at(step))
+        layout = self.layout.during(self.timeline.at(state.step))
+        skipped = state.guard.left_out(self.batches.samples(state.step))
         first = layout.place(self.rank.rank).data * layout.micro_batch * layout.accumulation
         for number in range(layout.accumulation):
-            yield self.batches.batch(step, first + number * layout.micro_batch, layout.micro_batch)
+            yield self.batches.batch(state.step, first + number * layout.micro_batch, layout.micro_batch, skipped)
 
-    def _record(self, state: TrainState, loss: float, tokens: float, norm: float, lr: float, seconds: float) -> None:
-        mean = agree([loss], self.device)[0] / tokens
-        if not (math.isfinite(mean) and math.isfinite(norm)):
-            raise AiftrainError(
-                f"step {state.step} gave loss {mean} and gradient norm {norm}: training cannot go on from there. "
-                "The checkpoints before it are intact; a lower optimizer.lr or optimizer.grad_clip may help"
-            )
+    def _record(self, state: TrainState, verdict: Verdict, lr: float, seconds: float) -> None:
         if not self._due(state, self.spec.tracking.log_every):
             return
         phase = self.timeline.after(state.step)
@@ -116,14 +146,15 @@ class Trainer:
         self.tracker.log(
             state.step,
             tokens=state.tokens,
-            loss=mean,
-            grad_norm=norm,
+            loss=finite(verdict.loss),
+            grad_norm=finite(verdict.norm),
             lr=lr,
             **self.engine.routing(),
             tokens_per_s=rate,
             flop_share=flops / self.matmul_flops if self.matmul_flops else None,
             seconds=seconds,
-            sources=self.batches.source_tokens(state.step),
+            sources=self._source_tokens(state),
+            **({} if verdict.applies else {"skipped": True}),
         )
 
     def _evaluate(self, state: TrainState) -> None:
@@ -147,7 +178,10 @@ class Trainer:
             yield self.batches.validation_batch(source, length, min(mine, rows), max(0, min(micro, rows - mine)))
 
     def _save(self, state: TrainState) -> None:
-        self.checkpoints.save(self.engine, state, self.batches.source_tokens(state.step))
+        self.checkpoints.save(self.engine, state, self._source_tokens(state))
+
+    def _source_tokens(self, state: TrainState) -> dict[str, int]:
+        return self.batches.source_tokens(state.step, state.guard.gaps)
 
     def _leave(self, state: TrainState, saved: int) -> int:
         self.tracker.event("stopping", step=state.step, signal=self.stop.signal or "on another rank")

@@ -7,8 +7,8 @@ checkpoint whose files are all what they were, and fills in whatever the ranks o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from typing import TypeVar
@@ -16,18 +16,20 @@ from typing import TypeVar
 import torch
 
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.history import History, Rollback
 from aiftrain.checkpoint.index import Range
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
+from aiftrain.checkpoint.rollbacks import read_rollbacks, set_void_aside, write_rollbacks
 from aiftrain.checkpoint.shards import CheckpointReader, Fragment, shard_name, write_shard
 from aiftrain.checkpoint.verify import check_files
-from aiftrain.errors import AiftrainError, UserError
+from aiftrain.errors import UserError
 from aiftrain.run.identity import changed, changed_past, recorded
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
 from aiftrain.train.engine import Engine
 from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.randomness import random_states, restore_random_states
-from aiftrain.train.rendezvous import from_first, gather
+from aiftrain.train.together import on_first, together
 from aiftrain.train.tracking import Tracker
 from aiftrain.train.versions import library_versions
 
@@ -36,10 +38,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a run stands: finished steps and the tokens they took. All else follows from these or is in the engine."""
+    """Where a run stands: finished steps, the tokens they took, and what the guard knows.
+
+    All else follows from these or is in the engine.
+    """
 
     step: int = 0
     tokens: int = 0
+    guard: History = field(default_factory=History)
 
 
 class Checkpoints:
@@ -54,26 +60,45 @@ class Checkpoints:
     def save(self, engine: Engine, state: TrainState, sources: dict[str, int]) -> None:
         """Make `state` a checkpoint. On return it is complete; where it cannot be, every rank gets the error."""
         started = time.monotonic()
-        _on_first(lambda: self.catalog.begin(state.step))
+        on_first(lambda: self.catalog.begin(state.step))
         shard = self.catalog.step_folder(state.step) / shard_name(self.rank.rank)
-        records = _together(lambda: write_shard(shard, _readable(engine), random_states()))
-        _on_first(lambda: self._commit(engine, state, sources, records))
+        records = together(lambda: write_shard(shard, _readable(engine), random_states()))
+        on_first(lambda: self._commit(engine, state, sources, records))
         size, seconds = sum(record.size for record in records), round(time.monotonic() - started, 3)
         self.tracker.event("saved", step=state.step, bytes=size, seconds=seconds)
         self._retain()
 
     def resume(self, engine: Engine) -> TrainState:
         """Fill the engine from the newest checkpoint that verifies; a fresh state where nothing was ever saved."""
-        _on_first(self.catalog.remove_incomplete)
+        on_first(self.catalog.remove_incomplete)
+        self._set_void_aside()
+        entry = self.newest_whole()
+        if entry is None:
+            return TrainState(guard=self._remembered(None))
+        state = self._load(engine, entry)
+        past = state.guard
+        self.tracker.event("resume", step=entry.step, skipped=past.skipped, rollbacks=len(past.rollbacks))
+        if changes := changed(entry.manifest.identity, recorded(self.spec)):
+            self.tracker.event("changed", step=entry.step, keys=[key for key, _, _ in changes])
+        return state
+
+    def roll_back(self, engine: Engine, entry: Checkpoint, rollbacks: tuple[Rollback, ...]) -> TrainState:
+        """Go back to `entry` in the middle of a run. From the first line on a start after a crash does the same."""
+        on_first(lambda: write_rollbacks(self.catalog, rollbacks))
+        self._set_void_aside()
+        return self._load(engine, entry)
+
+    def newest_whole(self, at_most: int | None = None) -> Checkpoint | None:
+        """The newest checkpoint that verifies, up to step `at_most`; damaged ones on the way are set aside."""
         while True:
-            entry = _on_first(self.catalog.latest)
+            entry = on_first(lambda: self.catalog.latest(at_most))
             if entry is None:
-                return TrainState()
+                return None
             faults = self._verify(entry)
             if not faults:
-                return self._load(engine, entry)
+                return entry
             self.tracker.event("damaged", step=entry.step, message="; ".join(faults))
-            _on_first(partial(self.catalog.set_aside, entry.step))
+            on_first(partial(self.catalog.set_aside, entry.step))
 
     def _commit(self, engine: Engine, state: TrainState, sources: dict[str, int], records: list[FileRecord]) -> None:
         manifest = Manifest(
@@ -89,18 +114,19 @@ class Checkpoints:
             versions=library_versions(),
             shapes=engine.shapes(),
             files=records,
+            guard=state.guard,
         )
         self.catalog.commit(manifest)
 
     def _retain(self) -> None:
         storage = self.spec.storage
-        for step in _on_first(lambda: self.catalog.retain(storage.keep_last, storage.keep_every)):
+        for step in on_first(lambda: self.catalog.retain(storage.keep_last, storage.keep_every)):
             self.tracker.event("removed", step=step)
 
     def _verify(self, entry: Checkpoint) -> list[str]:
         """What is wrong with a checkpoint; each rank reads its share of the files."""
         mine = self._share(entry.manifest.files)
-        faults = _together(lambda: [str(fault) for fault in check_files(entry.folder, mine)])
+        faults = together(lambda: [str(fault) for fault in check_files(entry.folder, mine)])
         return [fault for of_rank in faults for fault in of_rank]
 
     def _load(self, engine: Engine, entry: Checkpoint) -> TrainState:
@@ -108,12 +134,17 @@ class Checkpoints:
         with entry.reader() as reader:
             wanted = list(engine.fragments())
             self._find(reader, entry.manifest, wanted)
-            _together(lambda: self._fill(reader, entry.manifest, wanted))
+            together(lambda: self._fill(reader, entry.manifest, wanted))
         engine.resumed(entry.manifest.optimizer_step)
-        self.tracker.event("resume", step=entry.step)
-        if changes := changed(entry.manifest.identity, recorded(self.spec)):
-            self.tracker.event("changed", step=entry.step, keys=[key for key, _, _ in changes])
-        return TrainState(entry.manifest.step, entry.manifest.tokens)
+        return TrainState(entry.manifest.step, entry.manifest.tokens, self._remembered(entry.manifest.guard))
+
+    def _remembered(self, guard: History | None) -> History:
+        """What the guard knew when a checkpoint was made, and the rollbacks since."""
+        return (guard or History()).with_rollbacks(on_first(lambda: read_rollbacks(self.catalog)))
+
+    def _set_void_aside(self) -> None:
+        for step in on_first(lambda: set_void_aside(self.catalog)):
+            self.tracker.event("void", step=step)
 
     def _find(self, reader: CheckpointReader, manifest: Manifest, wanted: list[LiveFragment]) -> None:
         """Have `reader` know where the shards hold what this rank wants.
@@ -127,10 +158,10 @@ class Checkpoints:
                 key = f"{state}/{fragment.name}"
                 ranges.setdefault(key, []).append((fragment.start, fragment.start + len(fragment)))
         own = [file.name for file in manifest.files if file.name == shard_name(self.rank.rank)]
-        if all(_together(lambda: reader.look_into(own).holds(ranges))):
+        if all(together(lambda: reader.look_into(own).holds(ranges))):
             return
         share = self._share([file.name for file in manifest.files])
-        reader.learn(_together(lambda: reader.look_into(share).pack()), ranges)
+        reader.learn(together(lambda: reader.look_into(share).pack()), ranges)
 
     def _fill(self, reader: CheckpointReader, manifest: Manifest, wanted: list[LiveFragment]) -> None:
         for fragment in wanted:
@@ -161,27 +192,3 @@ def _readable(engine: Engine) -> Iterator[Fragment]:
     for fragment in filter(attrgetter("owned"), engine.fragments()):
         arrays = {state: view.detach().cpu().float().numpy() for state, view in fragment.views.items()}
         yield Fragment(fragment.name, fragment.start, arrays)
-
-
-def _on_first(action: Callable[[], T]) -> T:
-    """Do something on rank 0 only; its result and its error are everybody's."""
-    outcome = from_first(lambda: _outcome(action))
-    if isinstance(outcome, AiftrainError):
-        raise outcome
-    return outcome
-
-
-def _together(action: Callable[[], T]) -> list[T]:
-    """Do something on every rank; all results, in order of rank. Where a rank fails, all get the first error."""
-    outcomes = gather(_outcome(action))
-    for outcome in outcomes:
-        if isinstance(outcome, AiftrainError):
-            raise outcome
-    return [outcome for outcome in outcomes if not isinstance(outcome, AiftrainError)]
-
-
-def _outcome(action: Callable[[], T]) -> T | AiftrainError:
-    try:
-        return action()
-    except AiftrainError as error:
-        return error

@@ -20,6 +20,7 @@ from aiftrain.run.spec import RunSpec
 from aiftrain.train import stragglers
 from aiftrain.train.briefing import Briefing
 from aiftrain.train.engine import Engine
+from aiftrain.train.guard import Guard
 from aiftrain.train.loop import Trainer
 from aiftrain.train.measure import matmul_flops
 from aiftrain.train.mesh import Mesh
@@ -72,6 +73,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         engine=engine,
         batches=_batches(spec, briefing.corpus),
         checkpoints=checkpoints,
+        guard=Guard(spec.guard, engine, checkpoints, tracker, device),
         tracker=tracker,
         stop=stop,
         matmul_flops=measured,
@@ -122,6 +124,7 @@ def _batches(spec: RunSpec, corpus: PreparedCorpus | None) -> Batches:
     return Batches(
         corpus,
         spec.timeline,
+        vocab_size=spec.model.vocab_size,
         seed=spec.seed,
         unit=data.unit,
         document_mask=data.document_mask,

@@ -65,6 +65,22 @@ def test_what_became_of_the_newest_attempt(
     assert run["event"].startswith("saved step 2")
 
 
+def test_what_the_guard_did(run_folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    attempt(planned(run_folder), 1, {0: None, 1: None})
+    numbers = {"time": 1.0, "attempt": 1, "trouble": "loss_spike", "loss": 9.0, "grad_norm": 1.0, "limit": 2.5}
+    append_line(run_folder.events, numbers | {"event": "skip", "step": 7, "skipped": 3})
+    assert (told(capsys, str(run_folder.path))[0]["skipped"], told(capsys, str(run_folder.path))[0]["rollbacks"]) == (
+        3,
+        0,
+    )
+    rollback = {"event": "rollback", "step": 8, "to_step": 5, "skipped": 2, "rollbacks": 1}
+    append_line(run_folder.events, numbers | rollback)
+    assert main(["status", str(run_folder.path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "skipped steps: 2, rollbacks: 1" in shown
+    assert "step 8: loss spike (loss 9, gradient norm 1, limit 2.5); back to step 5" in shown
+
+
 @pytest.mark.ranks
 def test_a_run_that_trains_here(run_folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     with trained_here(run_folder):

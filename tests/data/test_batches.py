@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from aiftrain.data.batches import IGNORED, Batches
 from aiftrain.data.corpus import PreparedCorpus, PreparedSource, PreparedTokenizer, TokenRange
+from aiftrain.data.gaps import left_out
 from aiftrain.data.indexed import IndexedWriter, token_type
-from aiftrain.errors import UserError
+from aiftrain.errors import DamagedError, UserError
 from aiftrain.run.timeline import Phase, Timeline
 
 EOS = 0
@@ -64,7 +65,7 @@ def corpus(tmp_path: Path) -> PreparedCorpus:
 
 
 def _batches(corpus: PreparedCorpus, **changes: object) -> Batches:
-    settings_: dict[str, Any] = {"global_batch": 6, "seed": 3} | changes
+    settings_: dict[str, Any] = {"global_batch": 6, "vocab_size": 60_001, "seed": 3} | changes
     phase = Phase(None, settings_.pop("global_batch"), micro_batch=1, sequence_length=LENGTH, rope_theta=1e4)
     return Batches(corpus, Timeline((phase,), total_steps=1), **settings_)
 
@@ -141,6 +142,39 @@ def test_tokens_seen_of_each_source(corpus: PreparedCorpus) -> None:
         assert batches.source_tokens(steps) == {"de": counted[0], "fr": counted[1]}
     seen = batches.source_tokens(10_000)
     assert seen["de"] / sum(seen.values()) == pytest.approx(0.75, abs=1e-3)
+
+
+def test_skipped_samples_are_jumped_over(corpus: PreparedCorpus) -> None:
+    batches = _batches(corpus)
+    one, other = batches.batch(3, 2, 4, skipped=12), batches.batch(5, 2, 4)
+    assert np.array_equal(one.tokens, other.tokens)
+    assert np.array_equal(one.sources, other.sources)
+
+
+def test_tokens_of_a_gap_are_not_counted(corpus: PreparedCorpus) -> None:
+    batches, gaps = _batches(corpus), [(12, 30), (48, 54)]
+    for steps in range(12):
+        sources = [batches.batch(step, 0, 6, left_out(gaps, step * 6)).sources for step in range(steps)]
+        counted = np.bincount(np.concatenate([np.empty(0, np.int64), *sources]), minlength=2) * LENGTH
+        assert batches.source_tokens(steps, gaps) == {"de": counted[0], "fr": counted[1]}
+
+
+@pytest.mark.parametrize("wrong", [-1, 60_001, 2**31 - 1])
+def test_a_token_beyond_the_vocabulary_names_source_window_and_file(tmp_path: Path, wrong: int) -> None:
+    for name in ("train", "validation"):
+        tokens = np.ones(5 * LENGTH + 1, np.int32)
+        tokens[2 * LENGTH + 3] = wrong
+        with IndexedWriter(tmp_path / name, token_type(100_000)) as writer:
+            writer.add(tokens, [len(tokens)])
+            writer.commit()
+    train, validation = (_range(tmp_path, name, [5 * LENGTH + 1]) for name in ("train", "validation"))
+    batches = _batches(_corpus({"fr": (train, 1.0)}, validation), global_batch=5)
+    place = rf"data.sources.fr: window 2 \(tokens 16 to 24 of .*{{}}.bin\) holds the token {wrong};.* 60001 entries"
+    with pytest.raises(DamagedError, match=place.format("train")):
+        batches.batch(0, 0, 5)
+    with pytest.raises(DamagedError, match=place.format("validation")):
+        batches.validation_batch("fr", LENGTH, 0, 5)
+    assert batches.validation_batch("fr", LENGTH, 0, 2).tokens.shape == (2, LENGTH)
 
 
 def test_seeds_differ(corpus: PreparedCorpus) -> None:

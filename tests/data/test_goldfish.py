@@ -37,7 +37,7 @@ def _batches(folder: Path, length: int, goldfish: GoldfishSpec | None) -> Batche
     tokenizer = PreparedTokenizer(path=Path("none.json"), digest="", vocab_size=1000, eos_id=0)
     corpus = PreparedCorpus(name="test", tokenizer=tokenizer, sources={"de": source}, unigram_loss=1.0, digest="")
     phase = Phase(None, global_batch=1, micro_batch=1, sequence_length=length, rope_theta=1e4)
-    return Batches(corpus, Timeline((phase,), total_steps=1), seed=0, goldfish=goldfish)
+    return Batches(corpus, Timeline((phase,), total_steps=1), vocab_size=1000, seed=0, goldfish=goldfish)
 
 
 def _kept(folder: Path, documents: NDArray[np.int64], length: int, one_in: int = 4) -> NDArray[np.bool_]:

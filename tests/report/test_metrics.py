@@ -43,6 +43,14 @@ def test_an_attempt_that_starts_over_voids_everything() -> None:
     assert [(r.step, r.attempt) for r in metrics.train] == [(1, 3)]
 
 
+def test_what_a_rollback_does_again_is_void() -> None:
+    old, new = [train(step, 1, 9.0) for step in range(1, 14)], [train(step, 1, 5.0) for step in range(11, 13)]
+    metrics = collect(*old[:10], validation(10, 1), *old[10:], validation(13, 1), *new)
+    assert [(r.step, r.loss) for r in metrics.train] == [(step, 9.0) for step in range(1, 11)] + [(11, 5.0), (12, 5.0)]
+    assert [r.step for r in metrics.validation] == [10]
+    assert [(r.step, r.losses["de"]) for r in collect(validation(8, 1, 9.0), validation(8, 1)).validation] == [(8, 2.0)]
+
+
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=1, max_size=6))
 def test_steps_always_rise_by_one(attempts: list[tuple[int, int]]) -> None:
     metrics, done = Metrics(), 0

@@ -1,0 +1,68 @@
+"""rollbacks.json beside the checkpoints: where the run went back, known before anything else of it is done.
+
+Going back: write rollbacks.json (part, sync, rename); set aside the checkpoints that it makes void; load the older one.
+A start after a crash in between finds the file, does the rest, and goes on as the run would have.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.durable import machine_errors
+from aiftrain.checkpoint.history import Rollback
+from aiftrain.checkpoint.manifest import first_fault
+from aiftrain.errors import DamagedError
+from aiftrain.run.base import Strict
+from aiftrain.run.durable import replace_text
+
+FORMAT = 1
+NAME = "rollbacks.json"
+
+
+class _Document(Strict):
+    format: int = FORMAT
+    rollbacks: tuple[Rollback, ...] = ()
+
+
+def read_rollbacks(catalog: Catalog) -> tuple[Rollback, ...]:
+    """All rollbacks of the run, oldest first. DamagedError where the file is not what was written."""
+    file = _file(catalog)
+    with machine_errors("read", file):
+        if not file.exists():
+            return ()
+        content = file.read_bytes()
+    try:
+        return _Document.model_validate_json(content).rollbacks
+    except ValidationError as error:
+        raise DamagedError(f"{file} is damaged: {first_fault(error)}") from error
+
+
+def write_rollbacks(catalog: Catalog, rollbacks: tuple[Rollback, ...]) -> None:
+    """From here on the newest of them is a fact, whatever happens."""
+    document = _Document(rollbacks=rollbacks).model_dump(mode="json")
+    with machine_errors("write", _file(catalog)):
+        replace_text(_file(catalog), json.dumps(document, indent=2) + "\n")
+
+
+def set_void_aside(catalog: Catalog) -> list[int]:
+    """Rename the checkpoints that the run went back from; their steps. They no longer count, and nothing is lost."""
+    rollbacks = read_rollbacks(catalog)
+    entries = catalog.entries() if rollbacks else []  # most runs have none, and many checkpoints
+    void = [entry.step for entry in entries if _is_void(entry, rollbacks)]
+    for step in void:
+        catalog.set_aside(step, "void")
+    return void
+
+
+def _is_void(entry: Checkpoint, rollbacks: tuple[Rollback, ...]) -> bool:
+    """Whether the run went back to before this checkpoint after it was made."""
+    known = entry.manifest.guard.rollbacks if entry.manifest.guard else ()
+    return any(entry.step > later.to_step for later in rollbacks[len(known) :])
+
+
+def _file(catalog: Catalog) -> Path:
+    return catalog.folder / NAME

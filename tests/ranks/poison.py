@@ -23,9 +23,7 @@ def poison(folder: RunFolder, steps: Iterable[int], spoil: Spoil) -> None:
     corpus = _own_files(folder)
     spec = folder.read_spec()
     length, batch = spec.train.sequence_length, spec.train.global_batch
-    order: Any = Batches(
-        corpus, sequence_length=length, global_batch=batch, vocab_size=spec.model.vocab_size, seed=spec.seed
-    )._order
+    order: Any = Batches(corpus, spec.timeline, vocab_size=spec.model.vocab_size, seed=spec.seed)._order
     for step in steps:
         samples = order.samples(step * batch, batch)
         for source, window in zip(samples.sources, samples.windows, strict=True):

@@ -65,7 +65,7 @@ def _spoil_numbers() -> None:
         _at_step = state.step
         return reading(self, state)
 
-    Engine._forward, Trainer._read = forward, read  # type: ignore[method-assign]
+    Engine._forward, Trainer._read = forward, read  # type: ignore[method-assign, assignment]
 
 
 def _write_states(folder: RunFolder) -> None:
@@ -107,7 +107,7 @@ def _shorten_order(start: int, stop: int) -> None:
         all_of, before, after = (counts(order, end)[0] for end in (number + stop - start, start, stop))
         return [all_of - (after - before)]
 
-    SampleOrder.samples, SampleOrder.counts = without, counted  # type: ignore[method-assign]
+    SampleOrder.samples, SampleOrder.counts = without, counted  # type: ignore[method-assign, assignment]
 
 
 def _arrange_death() -> None:

@@ -19,7 +19,9 @@ from aiftrain.train import fragments, loss
 from aiftrain.train.clip import clip_gradients
 from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.mesh import Mesh, ModelParallelUnit
-from aiftrain.train.model import Decoder, decayed_and_not, full_shapes, initialise
+from aiftrain.train.model import Decoder, full_shapes, initialise
+from aiftrain.train.optimizers.build import build
+from aiftrain.train.optimizers.gate import Gate
 from aiftrain.train.replicas import average_over_replicas
 from aiftrain.train.stragglers import Stopwatch
 
@@ -40,13 +42,15 @@ class Engine:
         # Without ZeRO, DeepSpeed clips but keeps the norm to itself; deepspeed.json then leaves clipping to us.
         self._clips = self.layout.zero_stage == 0
         self._max_norm = spec.optimizer.grad_clip or math.inf
+        self._norm: Tensor | None = None  # as `_clip` found it
+        self.gate = Gate()  # may stop an update; `grad_norm` is then known
         unit = None if mesh.is_plain else ModelParallelUnit(mesh)
         model = _build(spec, self.layout, config, device, mesh, unit)
         if spec.train.compile:
             _compile(model, spec.train.recompute)
         self._engine: Any = deepspeed.initialize(
             model=model,
-            optimizer=_optimizer(spec, model, device),
+            optimizer=build(spec.optimizer, model, self.gate),
             config=config,
             dist_init_required=False,
             mpu=unit,
@@ -64,6 +68,7 @@ class Engine:
         however they fall to ranks and micro-batches. Gives this rank's summed loss and the global gradient norm.
         """
         self._set_lr(lr)
+        self.gate.next_step()
         # DeepSpeed averages over micro-batches and ranks; what we want is the sum over tokens / tokens.
         scale = self.layout.accumulation * self.layout.sharers / tokens
         total = torch.zeros((), device=self.device)
@@ -74,10 +79,16 @@ class Engine:
             self._engine.backward(objective * scale)
             if self.mesh.replica.size > 1 and self._engine.is_gradient_accumulation_boundary():
                 average_over_replicas(self._engine, self.mesh.replica)
-            norm = self._clip() if self._clips and self._engine.is_gradient_accumulation_boundary() else None
+            if self._clips and self._engine.is_gradient_accumulation_boundary():
+                self._norm = self._clip()
             self._engine.step()
             total += plain
-        return self._counted(total), float(self._engine.get_global_grad_norm() if norm is None else norm)
+        return self._counted(total), self.grad_norm
+
+    @property
+    def grad_norm(self) -> float:
+        """Of the last step's gradients, all together, before clipping; for the gate, of the step at hand."""
+        return float(self._engine.optimizer._global_grad_norm if self._norm is None else self._norm)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
@@ -161,16 +172,6 @@ def _cut_up(config: dict[str, Any], unit: ModelParallelUnit | None) -> AbstractC
         data_parallel_group=group, config_dict_or_path=config, mpu=unit
     )
     return sharing
-
-
-def _optimizer(spec: RunSpec, model: Decoder, device: torch.device) -> torch.optim.Optimizer:
-    settings = spec.optimizer
-    decayed, free = decayed_and_not(model)
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
 
 
 def _compile(model: Decoder, recompute: Recompute) -> None:

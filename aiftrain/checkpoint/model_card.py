@@ -7,7 +7,7 @@ from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.run.spec import RunSpec
 
 
-def model_card(spec: RunSpec, manifest: Manifest) -> str:
+def model_card(spec: RunSpec, manifest: Manifest, *, averaged: bool = False) -> str:
     """The card, in the Markdown with a YAML head that the Hugging Face Hub reads."""
     model, train = spec.model, spec.train
     return f"""---
@@ -28,7 +28,7 @@ A language model trained from scratch with aiftrain, run `{manifest.run_digest}`
 | Step | {manifest.step:,} of {train.total_steps:,} |
 | Tokens trained on | {manifest.tokens:,} |
 | Batch | {train.global_batch:,} sequences of {train.sequence_length:,} tokens |
-| Weights | float32 |
+| Weights | {_weights(spec, averaged)} |
 | Made with | {_versions(manifest)} |
 
 ## Training data
@@ -37,6 +37,10 @@ A language model trained from scratch with aiftrain, run `{manifest.run_digest}`
 |---|---|---|
 {_sources(spec, manifest)}
 """
+
+
+def _weights(spec: RunSpec, averaged: bool) -> str:
+    return f"float32, moving average over steps (decay {spec.optimizer.ema_decay})" if averaged else "float32"
 
 
 def _heads(spec: RunSpec) -> str:

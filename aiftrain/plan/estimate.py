@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from aiftrain.plan.engine_config import uses_autocast
 from aiftrain.plan.limits import chosen_partition, is_queued, seconds_of, site_warnings, time_limit
-from aiftrain.plan.memory import CHECKPOINT_BYTES, STAGES, StateBytes, memory_per_rank, states_of
+from aiftrain.plan.memory import STAGES, StateBytes, checkpoint_bytes, memory_per_rank, states_of
 from aiftrain.run.base import Strict
 from aiftrain.run.spec import Precision, RunSpec
 
@@ -41,7 +41,7 @@ def estimate(spec: RunSpec, precision: Precision) -> Estimate:
     model, train = spec.model, spec.train
     tokens = train.total_steps * train.tokens_per_step
     per_token = model.flops_per_token(train.sequence_length)
-    checkpoint = CHECKPOINT_BYTES * model.parameters
+    checkpoint = checkpoint_bytes(spec)
     limit = time_limit(spec)
     billing = spec.factory.billing
     per_hour = billing.per_node_hour * spec.nodes if billing else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import deepspeed
@@ -55,6 +55,7 @@ class Engine:
             dist_init_required=False,
             mpu=unit,
         )[0]
+        fragments.make_states(self._engine)
 
     @property
     def model(self) -> Decoder:
@@ -99,6 +100,15 @@ class Engine:
             total += self._losses(batch)[1]
             count += batch.valid_tokens
         return self._counted(total), count if self.mesh.leads else 0
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the weights are their moving average."""
+        fragments.swap_average(self._engine)
+        try:
+            yield
+        finally:
+            fragments.swap_average(self._engine)
 
     def fragments(self) -> Iterator[LiveFragment]:
         """This rank's part of weights and optimizer state; the `owned` ones of all ranks are the whole, once."""

@@ -145,12 +145,20 @@ class Checkpoints:
 def refuse_other_run(spec: RunSpec, entry: Checkpoint) -> None:
     """UserError where a checkpoint was made by a run whose numbers are decided otherwise than this one's."""
     was, now = entry.manifest.identity, spec.identity()
-    sections = [name for name in now if was.get(name) != now[name]]
-    if sections:
+    others = [_difference(name, was.get(name), now[name]) for name in now if was.get(name) != now[name]]
+    if others:
         raise UserError(
-            f"{entry.folder} belongs to a run with another {', '.join(sections)}: "
+            f"{entry.folder} belongs to a run with another {', '.join(others)}: "
             "give this run a folder of its own with run_dir=..., or go back to the configuration in its run.json"
         )
+
+
+def _difference(section: str, was: object, now: object) -> str:
+    """A section of the configuration, with the keys that are not what they were."""
+    if not isinstance(was, dict) or not isinstance(now, dict):
+        return section
+    keys = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
+    return f"{section} ({', '.join(keys)})"
 
 
 def _readable(engine: Engine) -> Iterator[Fragment]:

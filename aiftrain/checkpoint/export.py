@@ -29,6 +29,7 @@ from aiftrain.data.corpus import PreparedCorpus
 from aiftrain.errors import DamagedError, UserError
 from aiftrain.run.durable import replace_text, sync_folder
 from aiftrain.run.folder import RunFolder
+from aiftrain.run.optimizer import AVERAGE
 from aiftrain.run.spec import RunSpec
 
 _FLOAT32 = np.dtype(np.float32)
@@ -46,22 +47,27 @@ class Export:
         return str(self.folder)
 
 
-def export(folder: RunFolder, out: Path, step: int | None = None, shard_gb: float = 5.0) -> Export:
+def export(
+    folder: RunFolder, out: Path, step: int | None = None, shard_gb: float = 5.0, *, averaged: bool = False
+) -> Export:
     """Write the checkpoint of `step`, or the newest, to the new folder `out`, weights in files of up to `shard_gb` GB.
 
-    The checkpoint is verified first. UserError where there is none, where it is of another model, where transformers
-    has no class for its shape, or where `out` holds something already; DamagedError where a file is not what was
+    `averaged`: the weights' moving average in their place. The checkpoint is verified first. UserError where there is
+    none, where it is of another model, where the run keeps no average, where transformers has no class for its shape,
+    or where `out` holds something already; DamagedError where a file is not what was
     written; MachineError where the disk fails.
     """
     out = out.resolve()
     spec = folder.read_spec()
     check_exportable(spec.model)
+    if averaged and spec.optimizer.ema_decay is None:
+        raise UserError(f"{folder.path} keeps no average of its weights: only a run with optimizer.ema_decay does")
     corpus = _read_corpus(folder)
     _refuse(out, shard_gb)
     checkpoint = Catalog.of_run(folder, spec).find_whole(spec, step)
     with _in_one_move(out) as part:
-        _write_weights(part, spec, checkpoint.reader(), shard_gb)
-        _write_texts(part, spec, checkpoint, corpus)
+        _write_weights(part, spec, checkpoint.reader(), shard_gb, AVERAGE if averaged else "weight")
+        _write_texts(part, spec, checkpoint, corpus, averaged=averaged)
         write_tokenizer(part, corpus.tokenizer, spec.timeline.after(checkpoint.step).sequence_length)
         files = {path.name: path.stat().st_size for path in sorted(part.iterdir())}
     return Export(out, checkpoint.step, files)
@@ -102,16 +108,16 @@ def _in_one_move(out: Path) -> Iterator[Path]:
             raise
 
 
-def _write_weights(out: Path, spec: RunSpec, reader: CheckpointReader, shard_gb: float) -> None:
+def _write_weights(out: Path, spec: RunSpec, reader: CheckpointReader, shard_gb: float, state: str) -> None:
     """model.safetensors, or model-00001-of-0000N.safetensors and an index, as transformers names them."""
     groups = list(_split(weights(spec.model), shard_gb * 1e9))
     if len(groups) == 1:
-        _write_group(out / "model.safetensors", groups[0], reader)
+        _write_group(out / "model.safetensors", groups[0], reader, state)
         return
     files: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
         name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        _write_group(out / name, group, reader)
+        _write_group(out / name, group, reader, state)
         files.update({weight.key: name for weight in group})
     total = spec.model.parameters * _FLOAT32.itemsize
     _write_json(out / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": files})
@@ -131,22 +137,22 @@ def _split(all_weights: Iterable[Weight], limit: float) -> Iterator[list[Weight]
     yield group
 
 
-def _write_group(path: Path, group: list[Weight], reader: CheckpointReader) -> None:
-    tensors = [Tensor(weight.key, _FLOAT32, weight.shape, partial(_load, reader, weight)) for weight in group]
+def _write_group(path: Path, group: list[Weight], reader: CheckpointReader, state: str) -> None:
+    tensors = [Tensor(weight.key, _FLOAT32, weight.shape, partial(_load, reader, weight, state)) for weight in group]
     write_tensors(path, tensors, {"format": "pt"})  # transformers asks for this word
 
 
-def _load(reader: CheckpointReader, weight: Weight) -> Array:
-    values = reader.read(weight.source, "weight", weight.start, weight.stop)
+def _load(reader: CheckpointReader, weight: Weight, state: str) -> Array:
+    values = reader.read(weight.source, state, weight.start, weight.stop)
     if weight.turned:
         return np.ascontiguousarray(values.reshape(weight.shape[::-1]).T)
     return values.reshape(weight.shape)
 
 
-def _write_texts(out: Path, spec: RunSpec, checkpoint: Checkpoint, corpus: PreparedCorpus) -> None:
+def _write_texts(out: Path, spec: RunSpec, checkpoint: Checkpoint, corpus: PreparedCorpus, *, averaged: bool) -> None:
     _write_json(out / "config.json", config(spec, corpus.tokenizer.eos_id, checkpoint.step))
     _write_json(out / "generation_config.json", generation_config(corpus.tokenizer.eos_id))
-    replace_text(out / "README.md", model_card(spec, checkpoint.manifest))
+    replace_text(out / "README.md", model_card(spec, checkpoint.manifest, averaged=averaged))
 
 
 def _write_json(file: Path, document: object) -> None:

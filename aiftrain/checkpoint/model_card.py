@@ -7,7 +7,7 @@ from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.run.spec import RunSpec
 
 
-def model_card(spec: RunSpec, manifest: Manifest) -> str:
+def model_card(spec: RunSpec, manifest: Manifest, *, averaged: bool = False) -> str:
     """The card, in the Markdown with a YAML head that the Hugging Face Hub reads."""
     model, timeline = spec.model, spec.timeline
     phase = timeline.after(manifest.step)
@@ -29,7 +29,7 @@ A language model trained from scratch with aiftrain, run `{manifest.run_digest}`
 | Step | {manifest.step:,} of {timeline.total_steps:,} |
 | Tokens trained on | {manifest.tokens:,} |
 | Batch | {phase.global_batch:,} sequences of {phase.sequence_length:,} tokens |
-{_goldfish(spec)}| Weights | float32 |
+{_goldfish(spec)}| Weights | {_weights(spec, averaged)} |
 | Made with | {_versions(manifest)} |
 
 ## Training data
@@ -43,6 +43,10 @@ A language model trained from scratch with aiftrain, run `{manifest.run_digest}`
 def _goldfish(spec: RunSpec) -> str:
     goldfish = spec.data.goldfish
     return f"| Goldfish loss | 1 target in {goldfish.one_in}, by {goldfish.width} tokens |\n" if goldfish else ""
+
+
+def _weights(spec: RunSpec, averaged: bool) -> str:
+    return f"float32, moving average over steps (decay {spec.optimizer.ema_decay})" if averaged else "float32"
 
 
 def _heads(spec: RunSpec) -> str:

@@ -22,7 +22,6 @@ from aiftrain.checkpoint.tensorfile import TensorFile, of_array, write_tensors
 from aiftrain.errors import DamagedError
 
 Array = NDArray[np.float32]
-STATES = ("weight", "exp_avg", "exp_avg_sq")
 _FLOAT32 = np.dtype(np.float32)
 _MOST_OPEN = 16  # shards that a reader keeps open; a rank of another layout goes to and fro between a few
 
@@ -37,8 +36,8 @@ class Fragment:
 
     def __post_init__(self) -> None:
         for state, array in self.arrays.items():
-            if state not in STATES:
-                raise ValueError(f"{self.name}: {state!r} is none of the states {', '.join(STATES)}")
+            if not state.isidentifier() or state == "extra":
+                raise ValueError(f"{self.name}: a state cannot be called {state!r}")
             if array.ndim != 1 or array.dtype != _FLOAT32:
                 raise ValueError(f"{self.name}: {state} is {array.dtype}{list(array.shape)}, not flat float32")
         if len({array.size for array in self.arrays.values()}) > 1:
@@ -114,10 +113,13 @@ class CheckpointReader:
         return {key.removeprefix("extra/"): shard.read(key) for key in shard.tensors if key.startswith("extra/")}
 
     def check_complete(self) -> None:
-        """DamagedError unless the shards hold all weights, and each other state from end to end or not at all."""
-        states = {key.partition("/")[0] for key in self._index} | {"weight"}
-        for name in self._manifest.shapes:
-            for state in states:
+        """DamagedError unless the shards hold all weights, and of other states what they have from end to end.
+
+        Which states a parameter has is the optimizer's affair, and may differ from another parameter's.
+        """
+        weights = {f"weight/{name}" for name in self._manifest.shapes}
+        for state, _, name in (key.partition("/") for key in sorted(weights | set(self._index))):
+            if name in self._manifest.shapes:
                 self._check(name, state, 0, self._elements(name))
 
     def look_into(self, files: Iterable[str]) -> Index:

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/smoke/0123456789ab")
     parser.add_argument("--step", type=int, help="the checkpoint of this step (verify: all; export: the newest)")
     parser.add_argument("--out", type=Path, help="export: the folder to write (default: RUN/export)")
+    parser.add_argument("--ema", action="store_true", help="export: the moving average of the weights instead of them")
     parser.add_argument(
         "--shard-gb", type=float, default=5, help="export: the size of a file, in 10^9 bytes (default: 5)"
     )
@@ -33,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
         return _export(folder, options)
     from aiftrain.checkpoint.catalog import Catalog
 
-    if options.out is not None:
-        raise UserError("--out goes with export")
+    if options.out is not None or options.ema:
+        raise UserError(f"{'--ema' if options.ema else '--out'} goes with export")
     catalog = Catalog.of_run(folder, folder.read_spec())
     return _verify(catalog, options) if options.action == "verify" else _list(catalog, options)
 
@@ -76,7 +77,8 @@ def _verify(catalog: Catalog, options: argparse.Namespace) -> int:
 def _export(folder: RunFolder, options: argparse.Namespace) -> int:
     from aiftrain.checkpoint.export import export
 
-    written = export(folder, options.out or folder.path / "export", options.step, shard_gb=options.shard_gb)
+    out = options.out or folder.path / "export"
+    written = export(folder, out, options.step, shard_gb=options.shard_gb, averaged=options.ema)
     if options.json:
         output.print_json({"folder": str(written)})
     else:

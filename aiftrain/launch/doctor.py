@@ -18,7 +18,7 @@ from aiftrain.launch.quota import Room, quotas
 from aiftrain.launch.room import existing
 from aiftrain.plan.here import this_node
 from aiftrain.plan.limits import is_queued
-from aiftrain.plan.memory import CHECKPOINT_BYTES
+from aiftrain.plan.memory import checkpoint_bytes
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.lock import RunLock
 from aiftrain.run.process import has_package
@@ -117,7 +117,7 @@ def _storage(spec: RunSpec) -> Iterator[Check]:
     folder = existing(Path(spec.run_folder))
     checkpoints = existing(Path(spec.storage.path)) if spec.storage.path else folder
     yield _writable("run folder", folder)
-    need = CHECKPOINT_BYTES * spec.model.parameters * (spec.storage.keep_last + 1)
+    need = checkpoint_bytes(spec) * (spec.storage.keep_last + 1)
     yield _room("checkpoint space", checkpoints, need, "storage.keep_last and storage.path decide what is needed where")
     yield _inodes(checkpoints)
     yield from (_quota(room, need) for room in quotas(checkpoints))

@@ -27,7 +27,8 @@ class EngineTraits:
     weights: int = 2
     gradients: int = 4  # summed over micro-batches
     gradient_copies: int = 0  # of one micro-batch, beside the sum, where every rank holds the whole sum
-    optimizer: int = 12  # master weights and both moments
+    masters: int = 4  # fp32 weights beside the shorter ones
+    states: float = 8  # of the optimizer: AdamW's two moments
     fp32_masters: int = 0  # a second copy of weights that are fp32 anyway, of the rank's own part
     step_copies: int = 0  # what a step with fp32 weights needs for its own length, of the rank's own part
     autocast_stages: tuple[int, ...] = ()  # stages at which bf16 is autocast over fp32 weights
@@ -98,6 +99,6 @@ MEGATRON_DEEPSPEED = replace(
 FSDP = EngineTraits(
     name="FSDP",
     weights=4,  # fp32 masters are shared out; bf16 copies exist while they are gathered
-    optimizer=8,
+    masters=0,
     gathered_layers=2,
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from aiftrain.plan.engine_config import uses_autocast
 from aiftrain.plan.flops import run_flops
 from aiftrain.plan.limits import chosen_partition, is_queued, seconds_of, site_warnings, time_limit
-from aiftrain.plan.memory import CHECKPOINT_BYTES, STAGES, StateBytes, memory_per_rank, states_of
+from aiftrain.plan.memory import STAGES, StateBytes, checkpoint_bytes, memory_per_rank, states_of
 from aiftrain.plan.training_stages import stage_warnings
 from aiftrain.run.base import Strict
 from aiftrain.run.spec import Precision, Recompute, RunSpec
@@ -57,7 +57,7 @@ def estimate(spec: RunSpec, precision: Precision) -> Estimate:
     """Everything that follows from the spec without measuring anything."""
     model, timeline = spec.model, spec.timeline
     tokens, flops = timeline.total_tokens, run_flops(spec)
-    checkpoint = CHECKPOINT_BYTES * model.parameters
+    checkpoint = checkpoint_bytes(spec)
     limit = time_limit(spec)
     billing = spec.factory.billing
     per_hour = billing.per_node_hour * spec.nodes if billing else None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate, chain, pairwise
 
 from aiftrain.plan.engine_config import persistent_elements, uses_autocast
-from aiftrain.plan.parameters import Groups, parameter_groups
+from aiftrain.plan.parameters import Groups, tensor_sizes
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ranks_per_node
 from aiftrain.run.spec import Precision, RunSpec
@@ -17,7 +17,6 @@ from aiftrain.run.stages import stage_bounds
 
 GIB = 2**30
 STAGES = (0, 1, 2, 3)
-CHECKPOINT_BYTES = 12  # a parameter: fp32 weight and Adam's two moments
 
 
 class StateBytes(Strict):
@@ -32,34 +31,43 @@ class StateBytes(Strict):
         return self.weights + self.gradients + self.optimizer
 
 
-def state_bytes(groups: Groups, ranks: int, stage: int, *, bf16_weights: bool, persistent: int = 0) -> StateBytes:
+def state_bytes(
+    groups: Groups, ranks: int, stage: int, *, states: tuple[int, ...], bf16_weights: bool, persistent: int = 0
+) -> StateBytes:
     """Model states on the fullest of `ranks` ranks, as DeepSpeed allocates them (ZeRO, arXiv 1910.02054, section 3).
 
-    groups: elements of each tensor, by optimizer group. persistent: under stage 3, tensors of up to so many elements
-    stay whole on every rank.
+    groups: elements of each tensor, by optimizer group. states: how many the optimizer keeps of an element, by group.
+    persistent: under stage 3, tensors of up to so many elements stay whole on every rank.
 
     Bytes a parameter. bf16 weights: 2; the sum of gradients in fp32, 4, and where it is not shared out 2 for the
-    gradients of a micro-batch; optimizer 12 (fp32 weight and Adam's two moments). fp32 weights, which stage 0 always
-    has: 4, 4 and 8, to which ZeRO adds 4 for the copy of its own part that it updates. Stage 1 shares out the
-    optimizer's part, stage 2 also the gradients, stage 3 also the weights. Stages 1 and 2 pad each group to a
-    multiple of twice the ranks; stage 3 pads each tensor to a multiple of the ranks. Step counts are left out.
+    gradients of a micro-batch; optimizer 4 for the fp32 weight and 4 for each state (of AdamW two: 12). fp32 weights,
+    which stage 0 always has: 4, 4 and the states, to which ZeRO adds 4 for the copy of its own part that it updates.
+    Stage 1 shares out the optimizer's part, stage 2 also the gradients, stage 3 also the weights. Stages 1 and 2 pad
+    each group to a multiple of twice the ranks; stage 3 pads each tensor to a multiple of the ranks. Step counts are
+    left out.
     """
     plain = sum(sum(group) for group in groups)
     if stage == 0:
-        return StateBytes(weights=4 * plain, gradients=4 * plain, optimizer=8 * plain)
+        return StateBytes(weights=4 * plain, gradients=4 * plain, optimizer=_kept(map(sum, groups), states, masters=0))
     width = 2 if bf16_weights else 4
     if stage == 3:
         counts = _counts(groups)
-        part = sum(count * -(-size // ranks) for size, count in counts.items())
+        parts = [sum(-(-size // ranks) for size in group) for group in groups]
+        part = sum(parts)
         whole = sum(count * -(-size // ranks) * ranks for size, count in counts.items() if size <= persistent)
-        return StateBytes(weights=width * (part + whole), gradients=4 * part, optimizer=12 * part)
+        return StateBytes(weights=width * (part + whole), gradients=4 * part, optimizer=_kept(parts, states))
     padded = [-(-sum(group) // (2 * ranks)) * 2 * ranks for group in groups]
-    part = sum(padded) // ranks
+    parts = [size // ranks for size in padded]
     if stage == 1:
         gradients = 4 * sum(padded) + 2 * plain if bf16_weights else 4 * plain
     else:
-        gradients = 4 * part if bf16_weights else 4 * _most_touched(groups, [size // ranks for size in padded])
-    return StateBytes(weights=width * sum(padded), gradients=gradients, optimizer=12 * part)
+        gradients = 4 * sum(parts) if bf16_weights else 4 * _most_touched(groups, parts)
+    return StateBytes(weights=width * sum(padded), gradients=gradients, optimizer=_kept(parts, states))
+
+
+def _kept(elements: Iterable[int], states: tuple[int, ...], masters: int = 1) -> int:
+    """Bytes that the optimizer keeps of so many elements of each group."""
+    return sum(4 * (masters + count) * size for size, count in zip(elements, states, strict=True))
 
 
 @lru_cache(maxsize=64)
@@ -98,18 +106,37 @@ def states_of(spec: RunSpec, precision: Precision, *, nodes: int | None = None, 
     stage = spec.parallelism.stage if stage is None else stage
     ranks = max(1, (nodes or spec.nodes) * ranks_per_node(spec) // spec.parallelism.pipeline)
     bf16_weights = precision == "bf16" and not uses_autocast(spec, precision, stage)
-    persistent = persistent_elements(spec.model)
     held = (
-        state_bytes(groups, ranks, stage, bf16_weights=bf16_weights, persistent=persistent) for groups in _groups(spec)
+        state_bytes(
+            groups,
+            ranks,
+            stage,
+            states=tuple(len(group.states) for group in spec.optimizer.groups),
+            bf16_weights=bf16_weights,
+            persistent=persistent_elements(spec.model),
+        )
+        for groups in _groups(spec)
     )
     return max(held, key=lambda states: states.total)
 
 
 def _groups(spec: RunSpec) -> Iterator[Groups]:
-    """The tensors of each stage of the run's pipeline, or of the whole model."""
+    """The tensors of each stage of the run's pipeline, or of the whole model, in the optimizer's groups."""
     model = spec.model
     bounds = stage_bounds(model, spec.parallelism.pipeline, spec.train.sequence_length) or (0, model.num_layers)
-    return (parameter_groups(model, range(*ends)) for ends in pairwise(bounds))
+    return (tensor_sizes(model, spec.optimizer.groups, range(*ends)) for ends in pairwise(bounds))
+
+
+def optimizer_bytes(spec: RunSpec) -> int:
+    """Of the states that the optimizer keeps of the whole model, fp32, without weights."""
+    groups = spec.optimizer.groups
+    sizes = map(sum, tensor_sizes(spec.model, groups))
+    return _kept(sizes, tuple(len(group.states) for group in groups), masters=0)
+
+
+def checkpoint_bytes(spec: RunSpec) -> int:
+    """Of one checkpoint: fp32 weights and the optimizer's states."""
+    return 4 * spec.model.parameters + optimizer_bytes(spec)
 
 
 def memory_per_rank(spec: RunSpec) -> int | None:

@@ -179,10 +179,11 @@ class _Rank:
             optimizer * self._held(stage, shared_out=zero >= traits.optimizer_from),
         )
 
-    def _bytes_each(self) -> tuple[int, int, int]:
+    def _bytes_each(self) -> tuple[float, float, float]:
+        traits = self.traits
         if self.fp32_weights:
-            return 4, 4, 8 + (self.traits.fp32_masters if self.layout.zero_stage else 0)
-        return self.traits.weights, self.traits.gradients, self.traits.optimizer
+            return 4, 4, traits.states + (traits.fp32_masters if self.layout.zero_stage else 0)
+        return traits.weights, traits.gradients, traits.masters + traits.states
 
     def _held(self, stage: int, *, shared_out: bool) -> float:
         """Parameters whose state this rank holds. Experts are shared out over the ranks that have the same ones."""

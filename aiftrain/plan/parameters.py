@@ -1,4 +1,4 @@
-"""The sizes of a model's parameter tensors, in the decoder's order and in the optimizer's two groups.
+"""The sizes of a model's parameter tensors, in the decoder's order and in the optimizer's groups.
 
 DeepSpeed pads groups and tensors before it shares them out, so bytes on a rank follow from these and not from the
 number of parameters alone. tests/train/test_parameters.py compares them with the decoder's.
@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from aiftrain.run.model import ModelSpec
+from aiftrain.run.optimizer import Kind, ParameterGroup
 
-Groups = tuple[tuple[int, ...], tuple[int, ...]]  # elements of each tensor: with weight decay, without
-_Tensor = tuple[int, bool]  # elements, and whether weight decay pulls on it
+Groups = tuple[tuple[int, ...], ...]  # elements of each tensor, by optimizer group
+_Tensor = tuple[int, Kind]  # elements, and what it is
 
 
 @lru_cache(maxsize=64)
-def parameter_groups(model: ModelSpec, layers: range | None = None) -> Groups:
-    """Elements of each tensor of `model`: matrices in the first group; norms, biases and scalars in the second.
+def tensor_sizes(model: ModelSpec, groups: tuple[ParameterGroup, ...], layers: range | None = None) -> Groups:
+    """Elements of each tensor of `model`, in the groups of an optimizer.
 
     layers: those of one stage of a pipeline; the first has the embedding, the last the output projection. None: all.
     """
     tensors = list(_tensors(model, layers or range(model.num_layers)))
-    decayed = tuple(size for size, decays in tensors if decays)
-    return decayed, tuple(size for size, decays in tensors if not decays)
+    return tuple(tuple(size for size, kind in tensors if kind in group.kinds) for group in groups)
 
 
 def _tensors(model: ModelSpec, layers: range) -> Iterator[_Tensor]:
@@ -37,27 +37,27 @@ def _tensors(model: ModelSpec, layers: range) -> Iterator[_Tensor]:
     if layers.stop == model.num_layers:
         yield from _norm(model)
         if not model.tie_embeddings:
-            yield model.vocab_size * model.hidden_size, True
+            yield model.vocab_size * model.hidden_size, "table"
 
 
 def _embedding(model: ModelSpec) -> Iterator[_Tensor]:
-    yield model.vocab_size * model.hidden_size, True
+    yield model.vocab_size * model.hidden_size, "table"
     if model.max_positions:
-        yield model.max_positions * model.hidden_size, True
+        yield model.max_positions * model.hidden_size, "table"
     if model.embedding_norm:
         yield from _norm(model)
 
 
 def _norm(model: ModelSpec) -> Iterator[_Tensor]:
-    yield model.hidden_size, False
+    yield model.hidden_size, "vector"
     if model.norm_bias:
-        yield model.hidden_size, False
+        yield model.hidden_size, "vector"
 
 
 def _product(inputs: int, outputs: int, *, bias: bool = False) -> Iterator[_Tensor]:
-    yield inputs * outputs, True
+    yield inputs * outputs, "matrix"
     if bias:
-        yield outputs, False
+        yield outputs, "vector"
 
 
 def _attention(model: ModelSpec) -> Iterator[_Tensor]:
@@ -68,8 +68,8 @@ def _attention(model: ModelSpec) -> Iterator[_Tensor]:
     yield from _product(hidden, model.query_size + 2 * model.kv_size, bias=model.qkv_bias)
     yield from _product(model.query_size, hidden, bias=model.output_bias)
     if model.qk_norm:
-        yield model.head_size, False
-        yield model.head_size, False
+        yield model.head_size, "vector"
+        yield model.head_size, "vector"
 
 
 def _latent_attention(model: ModelSpec) -> Iterator[_Tensor]:
@@ -77,10 +77,10 @@ def _latent_attention(model: ModelSpec) -> Iterator[_Tensor]:
     assert latent is not None
     if latent.query_rank:
         yield from _product(hidden, latent.query_rank)
-        yield latent.query_rank, False
+        yield latent.query_rank, "vector"
     yield from _product(latent.query_rank or hidden, model.query_size)
     yield from _product(hidden, latent.kv_rank + latent.rope_dim)
-    yield latent.kv_rank, False
+    yield latent.kv_rank, "vector"
     yield from _product(latent.kv_rank, model.num_heads * (latent.nope_dim + latent.value_dim))
     yield from _product(model.mixed_size, hidden, bias=model.output_bias)
 
@@ -89,8 +89,8 @@ def _mlp(model: ModelSpec, width: int) -> Iterator[_Tensor]:
     inner = 2 * width if model.gated else width
     yield from _product(model.hidden_size, inner, bias=model.mlp_bias)
     if model.mlp == "xielu":
-        yield 1, False
-        yield 1, False
+        yield 1, "vector"
+        yield 1, "vector"
     yield from _product(width, model.hidden_size, bias=model.mlp_bias)
 
 
@@ -99,11 +99,11 @@ def _experts(model: ModelSpec) -> Iterator[_Tensor]:
     moe, hidden = model.moe, model.hidden_size
     assert moe is not None
     inner = moe.expert_intermediate_size * (2 if model.gated else 1)
-    yield moe.num_experts * hidden, True
-    yield moe.num_experts * inner * hidden, True
-    yield moe.num_experts * hidden * moe.expert_intermediate_size, True
+    yield moe.num_experts * hidden, "matrix"
+    yield moe.num_experts * inner * hidden, "matrix"
+    yield moe.num_experts * hidden * moe.expert_intermediate_size, "matrix"
     if model.mlp_bias:
-        yield moe.num_experts * inner, False
-        yield moe.num_experts * hidden, False
+        yield moe.num_experts * inner, "vector"
+        yield moe.num_experts * hidden, "vector"
     if moe.shared_intermediate_size:
         yield from _mlp(model, moe.shared_intermediate_size)

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 from aiftrain.plan.cost import Cost, cost
 from aiftrain.plan.flops import run_flops
-from aiftrain.plan.memory import CHECKPOINT_BYTES
+from aiftrain.plan.memory import checkpoint_bytes
 from aiftrain.plan.memory_use import MemoryUse
 from aiftrain.plan.room import has_room, memory, what_fits
 from aiftrain.plan.throughput.assumed import assumed_figures
@@ -113,7 +113,7 @@ def _cost(spec: RunSpec, layout: ParallelLayout, seconds_per_step: float) -> Cos
         spec,
         layout,
         seconds_per_step=seconds_per_step,
-        checkpoint_bytes=CHECKPOINT_BYTES * spec.model.parameters,
+        checkpoint_bytes=checkpoint_bytes(spec),
         startup_seconds=STARTUP_SECONDS,
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from aiftrain.plan.engine_traits import OURS, OURS_ON_CPU
 from aiftrain.plan.layouts import RECOMPUTE, layout_of, legal
-from aiftrain.plan.memory import GIB, memory_per_rank
+from aiftrain.plan.memory import GIB, memory_per_rank, optimizer_bytes
 from aiftrain.plan.memory_use import MemoryUse, memory_use
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import Precision, RunSpec
@@ -16,7 +17,8 @@ MARGIN = 0.95  # of a device's memory: closer than that the allocator's holes de
 
 def memory(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> MemoryUse:
     """The most that one rank needs of its device's memory, or on CPUs of its node's, in the stage that needs most."""
-    traits = OURS_ON_CPU if spec.hardware.is_cpu else OURS
+    ours = OURS_ON_CPU if spec.hardware.is_cpu else OURS
+    traits = replace(ours, states=optimizer_bytes(spec) / spec.model.parameters)
     uses = (
         memory_use(
             spec.model, layout.during(phase), sequence_length=phase.sequence_length, precision=precision, traits=traits

@@ -14,6 +14,7 @@ from aiftrain.run.corpus import DataSpec
 from aiftrain.run.guard import GuardSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
+from aiftrain.run.optimizer import AdemamixSpec, ParameterGroup, parameter_groups
 from aiftrain.run.timeline import Timeline, make_timeline
 from aiftrain.run.training_stages import BatchWarmup, StageSpec
 from aiftrain.run.training_stages import Recompute as Recompute
@@ -32,6 +33,7 @@ _FREE_TO_CHANGE = {
     "loss_chunk",
     "evaluate_every",
     "evaluate_batches",
+    "evaluate_average",
     "measure_matmul",
     "hang_minutes",
     "preflight_seconds",
@@ -73,7 +75,7 @@ class ParallelSpec(Strict):
 
 
 class OptimizerSpec(Strict):
-    """AdamW and its learning-rate schedule.
+    """The optimizer, AdamW where nothing else is named, and its learning-rate schedule.
 
     `warmup_steps` of linear rise, then `schedule`: `cosine` falls to `min_lr_ratio * lr` at the end;
     `wsd` holds lr and falls to `min_lr_ratio * lr` over the last `decay_fraction` of all steps (warm-up, stable,
@@ -91,6 +93,13 @@ class OptimizerSpec(Strict):
     decay_fraction: float = Field(0.2, ge=0, le=1)
     decay_shape: Literal["linear", "1-sqrt"] | None = None  # of wsd; None: linear
     min_lr_ratio: float = Field(0.1, ge=0, le=1)
+    ademamix: AdemamixSpec | None = None
+    ema_decay: float | None = Field(None, gt=0, lt=1)  # a step, of an average of the weights; None: no average
+
+    @property
+    def groups(self) -> tuple[ParameterGroup, ...]:
+        """The parameter groups, in the optimizer's order, and what it keeps of their elements."""
+        return parameter_groups(self.ademamix, self.ema_decay)
 
     def decay_steps(self, steps: int) -> int:
         """How many of `steps` steps `wsd` decays over."""
@@ -119,6 +128,7 @@ class TrainSpec(Strict):
     loss_chunk: int = Field(1024, ge=1)  # tokens whose logits exist at one time
     evaluate_every: int = Field(0, ge=0)  # steps; 0: only at the end
     evaluate_batches: int = Field(4, ge=0)  # global batches, as above, of each source; 0: never evaluate
+    evaluate_average: bool = False  # evaluate the averaged weights, too (optimizer.ema_decay)
     measure_matmul: bool = True  # measure this machine's matmul rate at start, for the FLOP share
     hang_minutes: float = Field(30.0, gt=0)  # without a step, after which a rank takes the run for hung and ends it
     preflight_seconds: float = Field(60.0, ge=0)  # that the checks at the start may take, per 1,000 ranks; 0: none
@@ -255,6 +265,11 @@ class RunSpec(Strict):
     def timeline(self) -> Timeline:
         """What holds at each step, and how many there are."""
         return make_timeline(self)
+
+    def _average_exists(self) -> RunSpec:
+        if self.train.evaluate_average and self.optimizer.ema_decay is None:
+            raise ValueError("train.evaluate_average: there is no average without optimizer.ema_decay, such as 0.9999")
+        return self
 
     @property
     def digest(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import deepspeed
@@ -65,6 +65,7 @@ class Engine:
             dist_init_required=False,
             mpu=unit,
         )[0]
+        fragments.make_states(self._engine)
 
     @property
     def model(self) -> Decoder:
@@ -143,6 +144,15 @@ class Engine:
         for batch in batches:
             total += self._forward(batch)[1]
         return total
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the weights are their moving average."""
+        fragments.swap_average(self._engine)
+        try:
+            yield
+        finally:
+            fragments.swap_average(self._engine)
 
     def fragments(self) -> Iterator[LiveFragment]:
         """This rank's part of weights and optimizer state; the `owned` ones of all ranks are the whole, once."""

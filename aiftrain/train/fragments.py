@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aiftrain.run.optimizer import AVERAGE
 from aiftrain.train.mesh import ALONE, Axis, Mesh
 from aiftrain.train.parts import is_expert, is_part, part_of
 
-STATES = ("exp_avg", "exp_avg_sq")
+_AT_ONCE = 2**24  # elements that are copied at one time
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,19 @@ class _Slot:
     offset: int
 
 
-def live_fragments(engine: Any, mesh: Mesh) -> Iterator[LiveFragment]:
-    """What this rank's optimizer holds of each parameter. Together the ranks' fragments cover every parameter.
+def make_states(engine: Any) -> None:
+    """Have the optimizer make all it keeps of its weights, before the first step or a checkpoint needs it."""
+    optimizer = _optimizer(engine)
+    for master, group in _masters(engine):
+        optimizer.make_state(master, optimizer.param_groups[group])
 
-    Optimizer states that do not exist yet (before the first step) are made, as zeros.
-    """
-    states = _optimizer_states(engine)
+
+def live_fragments(engine: Any, mesh: Mesh) -> Iterator[LiveFragment]:
+    """What this rank's optimizer holds of each parameter. Together the ranks' fragments cover every parameter."""
+    states = _optimizer(engine).state
     parameters = dict(engine.module.named_parameters())
     for slot in _slots(engine, parameters):
-        state = _filled(states, slot.master)
-        flat = {"weight": slot.master.data} | {key: state[key] for key in STATES}
+        flat = {"weight": slot.master.data} | {k: v for k, v in states[slot.master].items() if k != "step"}
         parameter = parameters[slot.name]
         holders = mesh.same_experts if is_expert(parameter) else mesh.data
         owned = mesh.replica.index == 0 and (mesh.tensor.index == 0 or is_part(parameter))
@@ -93,12 +97,11 @@ def put_together(engine: Any, mesh: Mesh) -> None:
 
 def optimizer_step_count(engine: Any) -> int:
     """How many steps the optimizer has taken, by its own count (for the bias correction of Adam)."""
-    counts = {int(state["step"]) for state in _optimizer_states(engine).values() if "step" in state}
-    return max(counts, default=0)
+    return max((int(state["step"]) for state in _optimizer(engine).state.values()), default=0)
 
 
 def set_optimizer_step_count(engine: Any, count: int) -> None:
-    for state in _optimizer_states(engine).values():
+    for state in _optimizer(engine).state.values():
         state["step"].fill_(count)
 
 
@@ -121,23 +124,38 @@ def publish_weights(engine: Any) -> None:
         zero.invalidate_secondary_tensor()
 
 
+@torch.no_grad()
+def swap_average(engine: Any) -> None:
+    """Exchange the weights and their average: to work with the average, and again to go back."""
+    for master, _ in _masters(engine):
+        weights, average = master.data, _optimizer(engine).state[master][AVERAGE]
+        for one, other in zip(weights.view(-1).split(_AT_ONCE), average.view(-1).split(_AT_ONCE), strict=True):
+            held = one.clone()
+            one.copy_(other)
+            other.copy_(held)
+    publish_weights(engine)
+
+
 def _share(length: int, axis: Axis) -> tuple[int, int]:
     return length * axis.index // axis.size, length * (axis.index + 1) // axis.size
 
 
-def _optimizer_states(engine: Any) -> dict[Tensor, dict[str, Tensor]]:
-    optimizer = engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
-    states: dict[Tensor, dict[str, Tensor]] = optimizer.state
-    return states
+def _optimizer(engine: Any) -> Any:
+    """Our own optimizer, which that of a ZeRO stage has inside."""
+    return engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
 
 
-def _filled(states: dict[Tensor, dict[str, Tensor]], master: Tensor) -> dict[str, Tensor]:
-    state = states[master]
-    if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=master.device)  # fused AdamW wants it there
-        for key in STATES:
-            state[key] = torch.zeros_like(master.data)
-    return state
+def _masters(engine: Any) -> Iterator[tuple[Tensor, int]]:
+    """The fp32 tensors that the optimizer updates on this rank, each with the number of its group."""
+    zero: Any = engine.optimizer
+    stage = engine.zero_optimization_stage()
+    if stage == 0:
+        yield from ((weights, number) for number, group in enumerate(zero.param_groups) for weights in group["params"])
+    elif stage == 3:
+        for number, master in enumerate(zero.fp32_partitioned_groups_flat):
+            yield master, zero.sub_group_to_group_id[number]
+    else:
+        yield from ((master, number) for number, master in enumerate(_flat_masters(zero)))
 
 
 def _slots(engine: Any, parameters: dict[str, nn.Parameter]) -> Iterator[_Slot]:

@@ -159,13 +159,20 @@ class Trainer:
 
     def _evaluate(self, state: TrainState) -> None:
         """Validation loss of each source that has a validation part, the same tokens every time."""
-        losses, phase = {}, self.timeline.after(state.step)
+        phase = self.timeline.after(state.step)
+        if losses := self._validation_losses(phase):
+            self.tracker.log(state.step, validation=losses)
+        if losses and self.spec.train.evaluate_average:
+            with self.engine.averaged():
+                self.tracker.log(state.step, validation_average=self._validation_losses(phase))
+
+    def _validation_losses(self, phase: Phase) -> dict[str, float]:
+        losses = {}
         for source in self.batches.names:
             total, count = agree(list(self.engine.evaluate(self._validation_batches(source, phase))), self.device)
             if count:
                 losses[source] = total / count
-        if losses:
-            self.tracker.log(state.step, validation=losses)
+        return losses
 
     def _validation_batches(self, source: str, phase: Phase) -> Iterator[Batch]:
         """This rank's share: ranks take micro-batches in turn, and all the same number, as ZeRO 3 needs."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aiftrain.run.model import ModelSpec
+from aiftrain.run.optimizer import Kind
 from aiftrain.run.spec import Recompute
 from aiftrain.train.attention import Rotary, attention, rotary_table
 from aiftrain.train.experts import Experts
@@ -218,13 +219,11 @@ def _whole(parameter: nn.Parameter) -> AbstractContextManager[object]:
     return gathered
 
 
-def decayed_and_not(model: Decoder) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters that weight decay pulls on (matrices) and those that it leaves alone (norms and biases)."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        (decayed if _is_matrix(name, parameter) else free).append(parameter)
-    return decayed, free
+def kind_of(name: str, parameter: nn.Parameter) -> Kind:
+    """What a parameter is to an optimizer."""
+    if not _is_matrix(name, parameter):
+        return "vector"
+    return "table" if name in ("embed.weight", "positions.weight", "head.weight") else "matrix"
 
 
 def full_shapes(model: Decoder) -> Iterator[tuple[str, list[int]]]:

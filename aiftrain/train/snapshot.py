@@ -188,6 +188,14 @@ def refuse_other_run(spec: RunSpec, entry: Checkpoint) -> None:
         )
 
 
+def _difference(section: str, was: object, now: object) -> str:
+    """A section of the configuration, with the keys that are not what they were."""
+    if not isinstance(was, dict) or not isinstance(now, dict):
+        return section
+    keys = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
+    return f"{section} ({', '.join(keys)})"
+
+
 def _readable(engine: Engine) -> Iterator[Fragment]:
     for fragment in filter(attrgetter("owned"), engine.fragments()):
         arrays = {state: view.detach().cpu().float().numpy() for state, view in fragment.views.items()}

@@ -52,13 +52,15 @@ def random_weights(model: ModelSpec) -> Weights:
 
 
 def save(folder: RunFolder, spec: RunSpec, weights: Weights, make_manifest: Callable[..., Manifest]) -> None:
+    """A checkpoint of `weights`, cut between two ranks; the average of each is one more than it."""
     catalog = Catalog(folder.checkpoints)
     parts = catalog.begin(20)
     halves: list[list[Fragment]] = [[], []]
     for name, array in weights.items():
         cut = array.size * 2 // 7
-        halves[0].append(Fragment(name, 0, {"weight": array.reshape(-1)[:cut]}))
-        halves[1].append(Fragment(name, cut, {"weight": array.reshape(-1)[cut:]}))
+        flat = array.reshape(-1)
+        for half, start, part in ((halves[0], 0, flat[:cut]), (halves[1], cut, flat[cut:])):
+            half.append(Fragment(name, start, {"weight": part, "ema": part + 1}))
     files = [write_shard(parts / shard_name(rank), half, {}) for rank, half in enumerate(halves)]
     shapes = {name: list(array.shape) for name, array in weights.items()}
     catalog.commit(make_manifest(step=20, identity=spec.identity(), shapes=shapes, files=files))

@@ -17,6 +17,7 @@ import pytest
 import sentencepiece
 import tokenizers
 import torch
+from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import aiftrain
@@ -55,8 +56,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 def make_run(tmp_path: Path, make_manifest: Callable[..., Manifest]) -> MakeRun:
     """A run folder with a tokenizer and a checkpoint of random weights at step 20, cut between two ranks."""
 
-    def make(tokenizer: Path | None = None, **model: Any) -> tuple[RunFolder, Weights]:
-        spec = small_spec(model=LLAMA | model)
+    def make(tokenizer: Path | None = None, ema_decay: float | None = None, **model: Any) -> tuple[RunFolder, Weights]:
+        optimizer = {"name": "adamw", "lr": 1e-3, "ema_decay": ema_decay}
+        spec = small_spec(model=LLAMA | model, optimizer=optimizer)
         folder = RunFolder(tmp_path / "run")
         folder.write_json(folder.run_json, spec.model_dump(mode="json"))
         folder.write(folder.data_json, corpus(tokenizer or byte_tokenizer(tmp_path)).model_dump_json())
@@ -114,6 +116,20 @@ def test_the_model_card_states_facts_of_the_run(tmp_path: Path, make_run: MakeRu
         "Llama",
     ):
         assert fact in card
+
+
+def test_the_average_is_exported_in_place_of_the_weights(tmp_path: Path, make_run: MakeRun) -> None:
+    folder, weights = make_run(ema_decay=0.9)
+    exported = export(folder, tmp_path / "model", averaged=True).folder
+    averages = load_file(exported / "model.safetensors")
+    assert np.array_equal(averages["model.norm.weight"], weights["norm.weight"] + 1)
+    assert "moving average over steps (decay 0.9)" in (exported / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_run_without_an_average_exports_none(tmp_path: Path, make_run: MakeRun) -> None:
+    with pytest.raises(UserError, match=r"keeps no average .* optimizer\.ema_decay"):
+        export(make_run()[0], tmp_path / "model", averaged=True)
+    assert not (tmp_path / "model").exists()
 
 
 def test_the_tokenizer_loads_and_encodes_alike(tmp_path: Path, make_run: MakeRun) -> None:

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from aiftrain.checkpoint.index import Range
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
-from aiftrain.checkpoint.shards import STATES, CheckpointReader, Fragment, shard_name, write_shard
+from aiftrain.checkpoint.shards import CheckpointReader, Fragment, shard_name, write_shard
 from aiftrain.errors import DamagedError, MachineError
 
 NoFileBeyond = Callable[[int], AbstractContextManager[None]]
@@ -39,6 +39,9 @@ def share_out(folder: Path, files: list[FileRecord], ranks: int, wanted: dict[st
     reader = CheckpointReader(folder, manifest_of(files))
     reader.learn(packed, wanted)
     return reader
+
+
+STATES = ("weight", "exp_avg", "any_other")
 
 
 @st.composite
@@ -209,17 +212,22 @@ def test_a_wrong_fragment_is_refused(tmp_path: Path) -> None:
         Fragment("a", 0, {"weight": np.ones(3)})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="differ in length"):
         Fragment("a", 0, {"weight": np.ones(3, np.float32), "exp_avg": np.ones(4, np.float32)})
+    for name in ("extra", "a/b", ""):
+        with pytest.raises(ValueError, match="cannot be called"):
+            Fragment("a", 0, {name: np.ones(3, np.float32)})
     twice = [Fragment("a", 0, {"weight": np.ones(3, np.float32)})] * 3
     with pytest.raises(ValueError, match="two fragments"):
         write_shard(tmp_path / shard_name(0), twice, {})
 
 
-def test_check_complete_finds_a_forgotten_state(tmp_path: Path, make_manifest: Callable[..., Manifest]) -> None:
+def test_check_complete_finds_a_gap_and_takes_the_states_there_are(
+    tmp_path: Path, make_manifest: Callable[..., Manifest]
+) -> None:
     fragments = [
         Fragment("a", 0, {"weight": np.ones(4, np.float32), "exp_avg": np.ones(4, np.float32)}),
-        Fragment("b", 0, {"weight": np.ones(4, np.float32)}),
+        Fragment("b", 0, {"weight": np.ones(4, np.float32), "momentum": np.ones(4, np.float32)}),
     ]
     record = write_shard(tmp_path / shard_name(0), fragments, {})
-    CheckpointReader(tmp_path, make_manifest(files=[record], shapes={"a": [4]})).check_complete()
-    with pytest.raises(DamagedError, match="lacks exp_avg of b"):
-        CheckpointReader(tmp_path, make_manifest(files=[record], shapes={"a": [4], "b": [4]})).check_complete()
+    CheckpointReader(tmp_path, make_manifest(files=[record], shapes={"a": [4], "b": [4]})).check_complete()
+    with pytest.raises(DamagedError, match="lacks momentum of b from element 4 on"):
+        CheckpointReader(tmp_path, make_manifest(files=[record], shapes={"a": [4], "b": [5]})).check_complete()

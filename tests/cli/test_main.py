@@ -32,6 +32,7 @@ WRONG = {
     "no number to sample with": (["sample", "nowhere", "text", "--temperature", "nan"], "--temperature is a number"),
     "no seed to sample with": (["sample", "nowhere", "text", "--seed", str(2**64)], "--seed is at least 0"),
     "out without export": (["checkpoints", "list", "nowhere", "--out", "x"], "--out goes with export"),
+    "average without export": (["checkpoints", "verify", "nowhere", "--ema"], "--ema goes with export"),
     "no such factory": (["factories", "show", "lumy"], "did you mean lumi?"),
     "show what": (["factories", "lumi"], "`show NAME`"),
     "override of a table": (["recipes", "seed=1"], "hydra.searchpath"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiftrain.plan.cost import Cost, cost
-from aiftrain.plan.memory import CHECKPOINT_BYTES
+from aiftrain.plan.memory import checkpoint_bytes
 from aiftrain.plan.spec import resolve
 from aiftrain.run.layout import ParallelLayout, make_layout
 from aiftrain.run.spec import RunSpec
@@ -17,7 +17,7 @@ SEVEN = ["recipe=eu-llm-7b", "factory=lumi"]
 def priced(spec: RunSpec, seconds_per_step: float) -> Cost:
     found = make_layout(spec)
     assert isinstance(found, ParallelLayout)
-    octets = CHECKPOINT_BYTES * spec.model.parameters
+    octets = checkpoint_bytes(spec)
     return cost(spec, found, seconds_per_step=seconds_per_step, checkpoint_bytes=octets, startup_seconds=120)
 
 

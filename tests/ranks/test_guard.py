@@ -10,9 +10,10 @@ import pytest
 
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.run.folder import RunFolder, read_lines
+from tests.ranks.comparing import assert_same
 from tests.ranks.conftest import Nursery, Ranks, events, losses
 from tests.ranks.poison import at_random, beyond_vocabulary, poison
-from tests.ranks.test_resume import BF16_MASTERS, assert_same
+from tests.ranks.test_resume import BF16_MASTERS
 
 pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]

@@ -16,8 +16,9 @@ from aiftrain.checkpoint.shards import shard_name
 from aiftrain.checkpoint.tensorfile import TensorFile
 from aiftrain.plan.plan import make_plan
 from aiftrain.run.folder import RunFolder
+from tests.ranks.comparing import assert_same
 from tests.ranks.conftest import Nursery, losses
-from tests.ranks.test_resume import BF16_MASTERS, assert_same
+from tests.ranks.test_resume import BF16_MASTERS
 
 pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]

@@ -7,36 +7,16 @@ import shutil
 import signal
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.run.folder import RunFolder
+from tests.ranks.comparing import assert_same
 from tests.ranks.conftest import Nursery, events, losses
 
 pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]
 BF16_MASTERS = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}  # deepspeed.json for a GPU
-
-
-def weights(folder: RunFolder, step: int | None = None) -> dict[str, np.ndarray]:
-    """Every state of every parameter in the checkpoint of `step`, or the newest, whole."""
-    entry = Catalog(folder.checkpoints).find(step)
-    reader = entry.reader()
-    sizes = {name: int(np.prod(shape)) for name, shape in reader.shapes.items()}
-    states = ("weight", "exp_avg", "exp_avg_sq")
-    return {f"{s}/{name}": reader.read(name, s, 0, size) for name, size in sizes.items() for s in states}
-
-
-def assert_same(one: RunFolder, other: RunFolder) -> None:
-    assert losses(one) == losses(other)
-    assert losses(one, "grad_norm") == losses(other, "grad_norm")
-    assert losses(one, "validation") == losses(other, "validation")
-    assert losses(one, "sources") == losses(other, "sources")
-    ours, theirs = weights(one), weights(other)
-    assert ours.keys() == theirs.keys()
-    different = [name for name in ours if not np.array_equal(ours[name], theirs[name])]
-    assert different == []
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2", "zero3"])

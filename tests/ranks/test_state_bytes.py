@@ -9,7 +9,7 @@ import pytest
 
 from aiftrain.plan.engine_config import persistent_elements
 from aiftrain.plan.memory import state_bytes
-from aiftrain.plan.parameters import parameter_groups
+from aiftrain.plan.parameters import tensor_sizes
 from aiftrain.run.folder import RunFolder
 from tests.ranks.conftest import Nursery
 
@@ -29,35 +29,41 @@ ODD_SIZES = (  # so that every group and tensor needs padding
 
 
 @pytest.mark.parametrize(
-    ("stage", "bf16", "ranks"),
+    ("stage", "bf16", "ranks", "optimizer"),
     [
-        (0, False, 2),
-        (1, False, 2),
-        (2, False, 2),
-        (3, False, 2),
-        (1, True, 2),
-        (2, True, 2),
-        (3, True, 4),
+        (0, False, 2, "optimizer=ademamix"),
+        (1, False, 2, "optimizer=adamw"),
+        (2, False, 2, "optimizer.ema_decay=0.9"),
+        (3, False, 2, "optimizer=ademamix"),
+        (1, True, 2, "optimizer=ademamix"),
+        (2, True, 2, "optimizer=adamw"),
+        (3, True, 4, "optimizer.ema_decay=0.9"),
         *(
-            pytest.param(stage, bf16, 4, marks=pytest.mark.slow)
+            pytest.param(stage, bf16, 4, "optimizer=adamw", marks=pytest.mark.slow)
             for stage, bf16 in ((1, False), (2, False), (3, False), (1, True), (2, True))
         ),
     ],
 )
 def test_the_fullest_rank_holds_what_was_predicted(
-    nursery: Nursery, new_run: NewRun, stage: int, bf16: bool, ranks: int
+    nursery: Nursery, new_run: NewRun, stage: int, bf16: bool, ranks: int, optimizer: str
 ) -> None:
     strategy = f"zero{stage}" if stage else "ddp"
-    small_buckets = "parallelism.bucket_millions=0.05"
-    folder = new_run(f"parallelism={strategy}", small_buckets, "train.micro_batch=1", *ODD_SIZES, ranks=ranks)
+    small = ("parallelism.bucket_millions=0.05", "train.micro_batch=1", *ODD_SIZES)
+    folder = new_run(f"parallelism={strategy}", optimizer, *small, ranks=ranks)
     if bf16:
         config = json.loads(folder.deepspeed_json.read_text(encoding="utf-8"))
         folder.write_json(folder.deepspeed_json, config | BF16_WEIGHTS)
     started = nursery.start(folder, ranks, program="tests.ranks.held_states")
     assert started.wait() == [0] * ranks, started.log()
     held = [json.loads((folder.path / f"held-{rank}.json").read_text(encoding="utf-8")) for rank in range(ranks)]
-    model = folder.read_spec().model
+    spec = folder.read_spec()
+    groups = spec.optimizer.groups
     predicted = state_bytes(
-        parameter_groups(model), ranks, stage, bf16_weights=bf16, persistent=persistent_elements(model)
+        tensor_sizes(spec.model, groups),
+        ranks,
+        stage,
+        states=tuple(len(group.states) for group in groups),
+        bf16_weights=bf16,
+        persistent=persistent_elements(spec.model),
     )
     assert max(held, key=lambda rank: sum(rank.values())) == predicted.model_dump()

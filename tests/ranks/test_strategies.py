@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from aiftrain.run.folder import RunFolder
+from tests.ranks.comparing import states
 from tests.ranks.conftest import Nursery, losses
-from tests.ranks.test_resume import weights
 
 pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]
@@ -109,7 +109,7 @@ def farthest(ours: Numbers, theirs: Numbers) -> float:
 
 def most_apart(one: RunFolder, other: RunFolder, state: str, step: int) -> float:
     """The largest difference of any parameter's state, relative to its norm."""
-    ours, theirs = weights(one, step), weights(other, step)
+    ours, theirs = states(one, step), states(other, step)
     assert ours.keys() == theirs.keys()
     names = [name for name in ours if name.startswith(f"{state}/")]
     return max(float(np.linalg.norm(ours[name] - theirs[name]) / np.linalg.norm(theirs[name])) for name in names)
@@ -136,7 +136,7 @@ def test_goes_on_to_the_last_bit(
     straight, again = trained(ranks, strategy, model), new_run(*options(strategy, model), ranks=ranks)
     go_on(nursery, straight, again, ranks)
     assert losses(again) == {step: loss for step, loss in losses(straight).items() if step > MIDDLE}
-    ours, theirs = weights(again), weights(straight)
+    ours, theirs = states(again), states(straight)
     assert [name for name in ours if not np.array_equal(ours[name], theirs[name])] == []
 
 

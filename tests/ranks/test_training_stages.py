@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from aiftrain.run.folder import RunFolder
+from tests.ranks.comparing import assert_same
 from tests.ranks.conftest import Nursery, events, losses
-from tests.ranks.test_resume import assert_same
 
 pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiftrain.run.model import ModelSpec
-from aiftrain.train.model import Decoder, decayed_and_not, initialise
+from aiftrain.train.model import Decoder, initialise, kind_of
 
 
 def spec(**changes: object) -> ModelSpec:
@@ -107,12 +107,11 @@ def test_attention_is_causal() -> None:
     torch.testing.assert_close(model(tokens)[:, :10], model(changed)[:, :10])
 
 
-def test_norms_are_spared_from_weight_decay() -> None:
+def test_embeddings_are_tables_and_norms_are_vectors() -> None:
     model = built(spec(qk_norm=True))
-    decayed, free = decayed_and_not(model)
-    assert all(p.dim() == 2 for p in decayed)
-    assert all(p.dim() == 1 for p in free)
-    assert len(decayed) + len(free) == len(list(model.parameters()))
+    kinds = {name: kind_of(name, parameter) for name, parameter in model.named_parameters()}
+    assert {name for name, kind in kinds.items() if kind == "table"} == {"embed.weight", "head.weight"}
+    assert all((kinds[name] == "vector") == (parameter.dim() == 1) for name, parameter in model.named_parameters())
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aiftrain.plan.parameters import parameter_groups
+from aiftrain.plan.parameters import tensor_sizes
 from aiftrain.run.model import ModelSpec
-from aiftrain.train.model import Decoder, decayed_and_not
+from aiftrain.run.spec import OptimizerSpec
+from aiftrain.train.model import Decoder
+from aiftrain.train.optimizers.build import build
+from aiftrain.train.optimizers.gate import Gate
 
 SHAPE = {
     "name": "tiny",
@@ -41,6 +44,8 @@ def test_groups_are_the_decoders(changes: dict[str, object]) -> None:
     model = ModelSpec.model_validate(SHAPE | changes)
     with torch.device("meta"):
         decoder = Decoder(model, sequence_length=8)
-    groups = tuple(tuple(parameter.numel() for parameter in group) for group in decayed_and_not(decoder))
-    assert parameter_groups(model) == groups
-    assert sum(map(sum, groups)) == model.parameters
+    settings = OptimizerSpec(name="adamw", lr=1e-3)
+    groups = build(settings, decoder, Gate()).param_groups
+    sizes = tuple(tuple(parameter.numel() for parameter in group["params"]) for group in groups)
+    assert tensor_sizes(model, settings.groups) == sizes
+    assert sum(map(sum, sizes)) == model.parameters

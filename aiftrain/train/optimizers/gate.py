@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
-import torch
 
 Question = Callable[[], bool]
 
@@ -36,12 +33,3 @@ class Gate:
     def let_through(self) -> bool:
         """Whether the last step's update happened: not where it was stopped, or never came to the gate."""
         return self._open is True
-
-
-class Gated(torch.optim.Optimizer):
-    """A torch optimizer that updates nothing while its gate is closed. Stands before that optimizer as a base class."""
-
-    gate: Gate
-
-    def step(self, closure: Any = None) -> Any:
-        return super().step(closure) if self.gate.is_open else None

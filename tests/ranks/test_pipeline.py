@@ -55,6 +55,7 @@ def test_any_other_layout_goes_on(
     assert max(abs(there[step] - here[step]) / here[step] for step in there) < 1e-5
 
 
+@pytest.mark.slow
 def test_bf16_weights_with_fp32_masters(nursery: Nursery, new_run: NewRun) -> None:
     """As a GPU has it: what ranks of ZeRO 1 learn, as far as bf16 tells, and to the last bit after a kill."""
     options = (*PP, "train.precision=bf16", "train.steps=10", "storage.save_every=5")

@@ -92,7 +92,7 @@ def test_layers_are_compiled_as_one_graph_and_only_once() -> None:
 
     torch._dynamo.reset()
     model = built()
-    for layer in model.layers:
+    for layer in model.layers.values():
         layer.compile(backend=count, fullgraph=True)
     for _ in range(2):
         model(*batch())[0].backward()

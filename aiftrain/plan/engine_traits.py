@@ -59,18 +59,22 @@ OURS = EngineTraits(
     fp32_masters=4,
     step_copies=4,
     autocast_stages=(0,),
-    repeats_kv=True,
-    splits_qkv=True,
     loss_chunk=1024,
     logit_bytes=16,  # the logit, its fp32 copy, two fp32 steps of its gradient, and that as the logit is
-    document_mask=True,
     bucket_elements=50_000_000,
     buckets=2,
     gathered_layers=2,
     live_elements=1_000_000_000,  # DeepSpeed's default stage3_max_live_parameters
 )
-OURS_ON_CPU = replace(
+OURS_DENSE = replace(  # where no kernel takes documents one by one
     OURS,
+    name="aiftrain with dense masks",
+    repeats_kv=True,
+    splits_qkv=True,
+    document_mask=True,
+)
+OURS_ON_CPU = replace(
+    OURS_DENSE,
     name="aiftrain on CPUs",
     autocast_stages=(0, 1, 2, 3),
     joins_blocks=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from aiftrain.plan.engine_traits import OURS, OURS_ON_CPU
+from aiftrain.plan.engine_traits import OURS, OURS_DENSE, OURS_ON_CPU, EngineTraits
 from aiftrain.plan.layouts import RECOMPUTE, layout_of, legal
 from aiftrain.plan.memory import GIB, memory_per_rank
 from aiftrain.plan.memory_use import MemoryUse, memory_use
@@ -16,10 +16,18 @@ MARGIN = 0.95  # of a device's memory: closer than that the allocator's holes de
 
 def memory(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> MemoryUse:
     """The most that one rank needs of its device's memory, or on CPUs of its node's."""
-    traits = OURS_ON_CPU if spec.hardware.is_cpu else OURS
-    return memory_use(
-        spec.model, layout, sequence_length=spec.train.sequence_length, precision=precision, traits=traits
-    )
+    traits, length = _traits(spec, precision), spec.train.sequence_length
+    return memory_use(spec.model, layout, sequence_length=length, precision=precision, traits=traits)
+
+
+def _traits(spec: RunSpec, precision: Precision) -> EngineTraits:
+    """The engine with the kernel of attention that it will find: train/kernels.py chooses it."""
+    if spec.hardware.is_cpu:
+        return OURS_ON_CPU
+    flash = precision != "fp32" and spec.model.latent is None and spec.model.positions != "alibi"
+    wanted = spec.train.attention
+    dense = wanted == "dense" or (wanted == "auto" and not flash and not spec.train.compile)
+    return OURS_DENSE if dense else OURS
 
 
 def has_room(spec: RunSpec, use: MemoryUse) -> bool | None:

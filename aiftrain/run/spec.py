@@ -22,6 +22,7 @@ _FREE_TO_CHANGE = {
     "tokens",
     "micro_batch",
     "recompute",
+    "attention",
     "compile",
     "deterministic",
     "loss_chunk",
@@ -36,6 +37,7 @@ _FREE_TO_CHANGE = {
 Precision = Literal["fp32", "bf16"]
 Offload = Literal["none", "cpu", "nvme"]
 Recompute = Literal["none", "selective", "full"]
+AttentionKernel = Literal["auto", "flash-attn", "varlen", "flex", "dense"]
 
 
 class ParallelSpec(Strict):
@@ -98,6 +100,7 @@ class TrainSpec(Strict):
     micro_batch: int = Field(1, ge=1)  # sequences of one rank in one forward pass
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is fast at it
     recompute: Recompute = "none"  # activations computed again in the backward pass: none, attention and SwiGLU, all
+    attention: AttentionKernel = "auto"  # what computes attention; auto: the first of them that works, CPUs: dense
     compile: bool = False
     deterministic: bool = False
     loss_chunk: int = Field(1024, ge=1)  # tokens whose logits exist at one time

@@ -18,6 +18,7 @@ from aiftrain.run.spec import Recompute, RunSpec
 from aiftrain.train import fragments, loss
 from aiftrain.train.clip import clip_gradients
 from aiftrain.train.fragments import LiveFragment
+from aiftrain.train.kernels import Site, choose
 from aiftrain.train.mesh import Mesh, ModelParallelUnit
 from aiftrain.train.model import Decoder, decayed_and_not, full_shapes, initialise
 from aiftrain.train.replicas import average_over_replicas
@@ -44,6 +45,8 @@ class Engine:
         self._loss = torch.zeros((), device=device)  # of the last step, as far as this rank takes it
         unit = None if mesh.is_plain else ModelParallelUnit(mesh)
         model = _build(spec, self.layout, config, device, mesh, unit)
+        self.attention = choose(Site.of(spec, execution.precision, device), spec.train.attention)
+        model.kernel = self.attention.kernel
         if spec.train.compile:
             _compile(model, spec.train.recompute)
         self._engine: Any = deepspeed.initialize(
@@ -125,12 +128,12 @@ class Engine:
         """The summed losses (objective, plain); of a stage of a pipeline, what the model says."""
         own = self.mesh.sequence.share(batch.tokens.shape[1])
         mine = slice(own.start, own.stop)
-        tokens, targets, documents = (
-            torch.from_numpy(array).to(self.device)
-            for array in (batch.tokens[:, mine], batch.targets[:, mine], batch.documents)
+        tokens, targets = (
+            torch.from_numpy(array[:, mine]).to(self.device) for array in (batch.tokens, batch.targets)
         )
+        documents = torch.from_numpy(batch.documents) if self._document_mask else None
         with self._precision():
-            return self._engine(tokens, targets, documents if self._document_mask else None, handed)
+            return self._engine(tokens, targets, documents, handed)
 
     def _backward(self, objective: Tensor) -> None:
         self._engine.backward(objective)

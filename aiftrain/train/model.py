@@ -18,7 +18,7 @@ from aiftrain.run.spec import Recompute
 from aiftrain.train.attention import Rotary, attention, rotary_table
 from aiftrain.train.experts import Experts
 from aiftrain.train.loss import IGNORE, chunked_cross_entropy
-from aiftrain.train.masks import Masks, make_masks
+from aiftrain.train.masks import DENSE, Masks, make_masks
 from aiftrain.train.mesh import ALONE, Mesh
 from aiftrain.train.mlp import MLP, XIELU
 from aiftrain.train.norm import hidden_norm
@@ -110,6 +110,7 @@ class Decoder(nn.Module):
         self.is_first, self.is_last = layers.start == 0, layers.stop == spec.num_layers
         self.loss_chunk = loss_chunk
         self.run_layer = runner(recompute)
+        self.kernel = DENSE  # of attention; the engine chooses one that fits the device
         if self.is_first:
             self._build_embedding()
         self.layers = nn.ModuleDict({str(index): Layer(spec, index, mesh) for index in layers})
@@ -138,15 +139,16 @@ class Decoder(nn.Module):
         """Logits [batch, length, V], or with `targets` the summed losses (objective, plain).
 
         tokens, targets: integers [batch, length]; where ranks share out sequences, of this rank's part of the length.
-        documents: integers [batch, length] of all of it. Attention stays inside equal `documents`. A stage that is not
-        the first takes the hidden states [batch, length, hidden] that the one before it `handed` on; one that is not
-        the last gives such, and its share of the objective.
+        documents: integers [batch, length] of all of it. Attention stays inside equal `documents`, which may lie on the
+        CPU: kernels that want to know where they begin need not wait for the device then. A stage that is not the first
+        takes the hidden states [batch, length, hidden] that the one before it `handed` on; one that is not the last
+        gives such, and its share of the objective.
         """
         part = tokens.shape[1]
         own = slice(self.mesh.sequence.index * part, (self.mesh.sequence.index + 1) * part)
         x = self._embedded(tokens, own) if handed is None else handed
         rotary = (self.cos[own], self.sin[own])
-        masks = make_masks(self.spec, x, documents, self.mesh)
+        masks = make_masks(self.spec, x, documents, self.mesh, self.kernel)
         routing: Tensor | None = None
         for layer in self.layers.values():
             x, routing = self.run_layer(layer, x, routing, rotary, masks)

@@ -21,6 +21,7 @@ Run = Callable[..., Any]  # (layer, *arguments) -> what the layer gives
 Contexts = tuple[AbstractContextManager[object], AbstractContextManager[object]]
 
 _aten = torch.ops.aten
+_DEAR_BY_NAME = ("torch_attn._varlen_attn.default", "flash_attn._flash_attn_varlen_forward.default", "flex_attention")
 _DEAR = frozenset(
     packet.default
     for packet in (
@@ -62,4 +63,5 @@ def _selective_contexts() -> Contexts:
 
 
 def _keep_dear(_: object, operator: object, *arguments: object, **options: object) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operator in _DEAR else CheckpointPolicy.PREFER_RECOMPUTE
+    dear = operator in _DEAR or str(operator) in _DEAR_BY_NAME
+    return CheckpointPolicy.MUST_SAVE if dear else CheckpointPolicy.PREFER_RECOMPUTE

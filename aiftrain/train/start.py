@@ -55,6 +55,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     mesh = Mesh.of(execution.layout, rank.rank)
     kind = PipelinedEngine if mesh.pipeline.size > 1 else Engine
     engine = kind(spec, execution, briefing.deepspeed, device, mesh)
+    tracker.event("attention", kernel=engine.attention.kernel.name, passed_over=engine.attention.passed_over)
     catalog = Catalog.of_run(folder, spec)
     checkpoints = Checkpoints(spec, catalog, rank, tracker)
     trainer = Trainer(

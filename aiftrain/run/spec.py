@@ -22,6 +22,7 @@ _FREE_TO_CHANGE = {
     "tokens",
     "micro_batch",
     "recompute",
+    "recompute_every",
     "attention",
     "compile",
     "deterministic",
@@ -100,6 +101,7 @@ class TrainSpec(Strict):
     micro_batch: int = Field(1, ge=1)  # sequences of one rank in one forward pass
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is fast at it
     recompute: Recompute = "none"  # activations computed again in the backward pass: none, attention and SwiGLU, all
+    recompute_every: int = Field(1, ge=1)  # in every n-th layer, from the first; the others keep everything
     attention: AttentionKernel = "auto"  # what computes attention; auto: the first of them that works, CPUs: dense
     compile: bool = False
     deterministic: bool = False
@@ -115,6 +117,12 @@ class TrainSpec(Strict):
     def _one_length(self) -> TrainSpec:
         if (self.steps is None) == (self.tokens is None):
             raise ValueError("give either train.steps or train.tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _interval_of_something(self) -> TrainSpec:
+        if self.recompute_every > 1 and self.recompute == "none":
+            raise ValueError(f"recompute_every {self.recompute_every} needs recompute=selective or recompute=full")
         return self
 
     @property

@@ -128,9 +128,7 @@ class Engine:
         """The summed losses (objective, plain); of a stage of a pipeline, what the model says."""
         own = self.mesh.sequence.share(batch.tokens.shape[1])
         mine = slice(own.start, own.stop)
-        tokens, targets = (
-            torch.from_numpy(array[:, mine]).to(self.device) for array in (batch.tokens, batch.targets)
-        )
+        tokens, targets = (torch.from_numpy(array[:, mine]).to(self.device) for array in (batch.tokens, batch.targets))
         documents = torch.from_numpy(batch.documents) if self._document_mask else None
         with self._precision():
             return self._engine(tokens, targets, documents, handed)
@@ -174,6 +172,7 @@ def _build(
             sequence_length=spec.train.sequence_length,
             loss_chunk=spec.train.loss_chunk,
             recompute=layout.recompute,
+            recompute_every=layout.recompute_every,
             mesh=mesh,
             layers=layout.layers(mesh.pipeline.index, spec.model.num_layers),
         )
@@ -207,7 +206,7 @@ def _compile(model: Decoder, recompute: Recompute) -> None:
     """
     if recompute == "selective":
         model.run_layer = torch.compile(model.run_layer)
-    else:
-        for layer in model.layers.values():
+    for index, layer in model.layers.items():
+        if recompute != "selective" or not model.recomputes(index):
             layer.compile()
     loss.loss_and_gradient = torch.compile(loss.loss_and_gradient)

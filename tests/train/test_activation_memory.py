@@ -56,6 +56,16 @@ def test_within_five_per_cent_of_what_torch_holds(name: str, length: int, bf16: 
     assert predicted(spec, length, mode, bf16=bf16) == pytest.approx(held, rel=0.05)
 
 
+@pytest.mark.parametrize("every", [2, 3])
+@pytest.mark.parametrize("mode", ["selective", "full"])
+def test_so_is_recomputation_by_interval(mode: Recompute, every: int) -> None:
+    spec = shape({"num_layers": 4})
+    model = Decoder(spec, sequence_length=128, loss_chunk=LOSS_CHUNK, recompute=mode, recompute_every=every)
+    initialise(model, seed=0)
+    held = held_after_forward(model, sequences=SEQUENCES, bf16=True)
+    assert predicted(spec, 128, mode, every, bf16=True) == pytest.approx(held, rel=0.05)
+
+
 @pytest.mark.parametrize("name", ["grouped", "all heads", "normed", "gpt"])
 def test_a_layer_with_documents_end_to_end_as_on_gpus(name: str) -> None:
     """bf16 weights, and torch's kernel for documents: by shapes alone, since only a GPU computes it.
@@ -75,10 +85,11 @@ def test_a_layer_with_documents_end_to_end_as_on_gpus(name: str) -> None:
     assert SEQUENCES * 512 * kept == pytest.approx(held, rel=0.05)
 
 
-def predicted(spec: ModelSpec, length: int, mode: Recompute, *, bf16: bool) -> float:
+def predicted(spec: ModelSpec, length: int, mode: Recompute, every: int = 1, *, bf16: bool) -> float:
     traits = replace(OURS_ON_CPU, loss_chunk=LOSS_CHUNK)
     precision = "bf16" if bf16 else "fp32"
-    return kept_between_passes(spec, one_rank(mode), sequence_length=length, precision=precision, traits=traits)
+    layout = one_rank(mode).model_copy(update={"recompute_every": every})
+    return kept_between_passes(spec, layout, sequence_length=length, precision=precision, traits=traits)
 
 
 def one_rank(mode: Recompute) -> ParallelLayout:

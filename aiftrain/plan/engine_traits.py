@@ -26,7 +26,6 @@ class EngineTraits:
     name: str
     weights: int = 2
     gradients: int = 4  # summed over micro-batches
-    gradient_copies: int = 0  # of one micro-batch, beside the sum, where every rank holds the whole sum
     optimizer: int = 12  # master weights and both moments
     fp32_masters: int = 0  # a second copy of weights that are fp32 anyway, of the rank's own part
     step_copies: int = 0  # what a step with fp32 weights needs for its own length, of the rank's own part
@@ -55,13 +54,12 @@ class EngineTraits:
 
 OURS = EngineTraits(
     name="aiftrain",
-    gradient_copies=2,
     fp32_masters=4,
     step_copies=4,
     autocast_stages=(0,),
     loss_chunk=1024,
     logit_bytes=16,  # the logit, its fp32 copy, two fp32 steps of its gradient, and that as the logit is
-    bucket_elements=50_000_000,
+    bucket_elements=50_000_000,  # and live_elements: unless the run says, as room.py asks it
     buckets=2,
     gathered_layers=2,
     live_elements=1_000_000_000,  # DeepSpeed's default stage3_max_live_parameters

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aiftrain.plan.engine_config import uses_autocast
 from aiftrain.plan.limits import chosen_partition, is_queued, seconds_of, site_warnings, time_limit
-from aiftrain.plan.memory import CHECKPOINT_BYTES, STAGES, StateBytes, memory_per_rank, states_of
+from aiftrain.plan.memory import CHECKPOINT_BYTES, STAGES, StateBytes, memory_per_rank, states_of, uses_autocast
 from aiftrain.run.base import Strict
 from aiftrain.run.spec import Precision, RunSpec
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import accumulate, chain, pairwise
 
-from aiftrain.plan.engine_config import persistent_elements, uses_autocast
 from aiftrain.plan.parameters import Groups, parameter_groups
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ranks_per_node
+from aiftrain.run.model import ModelSpec
 from aiftrain.run.spec import Precision, RunSpec
 from aiftrain.run.stages import stage_bounds
 
@@ -38,8 +38,8 @@ def state_bytes(groups: Groups, ranks: int, stage: int, *, bf16_weights: bool, p
     groups: elements of each tensor, by optimizer group. persistent: under stage 3, tensors of up to so many elements
     stay whole on every rank.
 
-    Bytes a parameter. bf16 weights: 2; the sum of gradients in fp32, 4, and where it is not shared out 2 for the
-    gradients of a micro-batch; optimizer 12 (fp32 weight and Adam's two moments). fp32 weights, which stage 0 always
+    Bytes a parameter. bf16 weights: 2; the sum of gradients in fp32, 4, to which each gradient of a micro-batch is
+    added at once; optimizer 12 (fp32 weight and Adam's two moments). fp32 weights, which stage 0 always
     has: 4, 4 and 8, to which ZeRO adds 4 for the copy of its own part that it updates. Stage 1 shares out the
     optimizer's part, stage 2 also the gradients, stage 3 also the weights. Stages 1 and 2 pad each group to a
     multiple of twice the ranks; stage 3 pads each tensor to a multiple of the ranks. Step counts are left out.
@@ -56,10 +56,24 @@ def state_bytes(groups: Groups, ranks: int, stage: int, *, bf16_weights: bool, p
     padded = [-(-sum(group) // (2 * ranks)) * 2 * ranks for group in groups]
     part = sum(padded) // ranks
     if stage == 1:
-        gradients = 4 * sum(padded) + 2 * plain if bf16_weights else 4 * plain
+        gradients = 4 * (sum(padded) if bf16_weights else plain)
     else:
         gradients = 4 * part if bf16_weights else 4 * _most_touched(groups, [size // ranks for size in padded])
     return StateBytes(weights=width * sum(padded), gradients=gradients, optimizer=12 * part)
+
+
+def uses_autocast(spec: RunSpec, precision: Precision, stage: int) -> bool:
+    """Whether bf16 means fp32 weights with bf16 products (autocast) instead of bf16 weights with fp32 masters.
+
+    On CPUs it does, because there memory is no concern and every ZeRO stage then keeps one kind of weight;
+    and without ZeRO (stage 0), where DeepSpeed cannot accumulate bf16 gradients in fp32.
+    """
+    return precision == "bf16" and (spec.hardware.is_cpu or stage == 0)
+
+
+def persistent_elements(model: ModelSpec) -> int:
+    """Under stage 3 tensors of up to so many elements (norms) stay whole: gathering them costs more than they weigh."""
+    return model.hidden_size * 2
 
 
 @lru_cache(maxsize=64)

@@ -175,8 +175,6 @@ class _Rank:
         """Weights, gradients and optimizer (ZeRO, arXiv 1910.02054, section 3)."""
         traits, zero = self.traits, self.layout.zero_stage
         weights, gradients, optimizer = self._bytes_each()
-        if not self.fp32_weights and zero < traits.gradients_from:
-            gradients += traits.gradient_copies
         return (
             weights * self._held(stage, shared_out=zero >= traits.weights_from),
             gradients * self._held(stage, shared_out=zero >= traits.gradients_from),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+from aiftrain.plan.buckets import bucket_elements, live_elements
 from aiftrain.plan.engine_traits import OURS, OURS_DENSE, OURS_ON_CPU, EngineTraits
 from aiftrain.plan.layouts import RECOMPUTE, layout_of, legal
-from aiftrain.plan.memory import GIB, memory_per_rank
+from aiftrain.plan.memory import GIB, memory_per_rank, uses_autocast
 from aiftrain.plan.memory_use import MemoryUse, memory_use
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import Precision, RunSpec
@@ -16,7 +18,10 @@ MARGIN = 0.95  # of a device's memory: closer than that the allocator's holes de
 
 def memory(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> MemoryUse:
     """The most that one rank needs of its device's memory, or on CPUs of its node's."""
-    traits, length = _traits(spec, precision), spec.train.sequence_length
+    element = 2 if precision != "fp32" and not uses_autocast(spec, precision, layout.zero_stage) else 4
+    buckets = bucket_elements(spec, layout, element)
+    traits = replace(_traits(spec, precision), bucket_elements=buckets, live_elements=live_elements(spec, element))
+    length = spec.train.sequence_length
     return memory_use(spec.model, layout, sequence_length=length, precision=precision, traits=traits)
 
 

@@ -57,7 +57,7 @@ class ParallelSpec(Strict):
     offload_parameters: Offload = "none"
     offload_optimizer: Offload = "none"  # where the optimizer's states are, and its step is done
     nvme_path: str | None = None  # the folder on a disk of the node for what is on nvme
-    bucket_millions: float = Field(50.0, gt=0)  # elements reduced or gathered at one time, in millions
+    bucket_millions: float | None = Field(None, gt=0)  # elements at one time, in millions; None: derived
 
     @property
     def ranks_of_a_model(self) -> int:

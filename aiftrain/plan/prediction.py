@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from aiftrain.plan.cost import Cost, cost
 from aiftrain.plan.memory import CHECKPOINT_BYTES
@@ -130,6 +130,8 @@ def rate(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Rate:
     """Raises UnknownFigure where nobody documents a figure that the time of a step depends on."""
     calibration = calibration_for(spec.factory.name)
     setting = setting_of(spec, layout, precision, calibration)
+    if spec.train.fp8 != "none":
+        setting = replace(setting, precision="fp8")
     time = step_time(setting)
     factor = calibration.constants.range_factor(spec.hardware.name)
     return Rate(

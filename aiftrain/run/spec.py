@@ -38,6 +38,7 @@ _FREE_TO_CHANGE = {
 Precision = Literal["fp32", "bf16"]
 Offload = Literal["none", "cpu", "nvme"]
 Recompute = Literal["none", "selective", "full"]
+Fp8 = Literal["none", "tensorwise", "rowwise", "rowwise_with_gw_hp"]
 AttentionKernel = Literal["auto", "flash-attn", "varlen", "flex", "dense"]
 
 
@@ -100,6 +101,7 @@ class TrainSpec(Strict):
     global_batch: int = Field(ge=1)
     micro_batch: int = Field(1, ge=1)  # sequences of one rank in one forward pass
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is fast at it
+    fp8: Fp8 = "none"  # products of layers in 8 bits, by this recipe of torchao; everything else stays bf16
     recompute: Recompute = "none"  # activations computed again in the backward pass: none, attention and SwiGLU, all
     recompute_every: int = Field(1, ge=1)  # in every n-th layer, from the first; the others keep everything
     attention: AttentionKernel = "auto"  # what computes attention; auto: the first of them that works, CPUs: dense

@@ -17,6 +17,7 @@ from aiftrain.run.layout import Execution, ParallelLayout
 from aiftrain.run.spec import Recompute, RunSpec
 from aiftrain.train import fragments, loss
 from aiftrain.train.clip import clip_gradients
+from aiftrain.train.fp8 import use_fp8
 from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.kernels import Site, choose
 from aiftrain.train.mesh import Mesh, ModelParallelUnit
@@ -45,6 +46,8 @@ class Engine:
         self._loss = torch.zeros((), device=device)  # of the last step, as far as this rank takes it
         unit = None if mesh.is_plain else ModelParallelUnit(mesh)
         model = _build(spec, self.layout, config, device, mesh, unit)
+        if spec.train.fp8 != "none":
+            use_fp8(model, spec.train.fp8)
         self.attention = choose(Site.of(spec, execution.precision, device), spec.train.attention)
         model.kernel = self.attention.kernel
         if spec.train.compile:

@@ -14,6 +14,7 @@ from aiftrain.run.lock import HANDOVER, PATIENCE, RunLock
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
 from aiftrain.train import stragglers
+from aiftrain.train.affinity import bind_near_device
 from aiftrain.train.briefing import Briefing
 from aiftrain.train.engine import Engine
 from aiftrain.train.loop import Trainer
@@ -37,6 +38,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     if rank.local_rank == 0 and rank.rank > 0:
         check_software(folder, briefing.env_lock, attempt, rank)
     preflight = Preflight(spec, execution.layout, folder, attempt, rank)
+    cores = bind_near_device(rank, spec.hardware)
     preflight.look(store)
     device = join(rank, spec.hardware, store)
     seed_everything(spec.seed, rank.rank, spec.train.deterministic)
@@ -51,6 +53,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         precision=execution.precision,
         matmul_tflops=measured and measured / 1e12,
         parameters=spec.model.parameters,
+        bound_to_cores=cores,
     )
     mesh = Mesh.of(execution.layout, rank.rank)
     kind = PipelinedEngine if mesh.pipeline.size > 1 else Engine

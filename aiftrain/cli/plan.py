@@ -143,7 +143,8 @@ def _layout_rows(spec: RunSpec, plan: LaunchPlan) -> Iterator[tuple[str, str]]:
     yield "ranks", f"{layout.world_size:,}: {nodes} x {layout.ranks_per_node} ({spec.hardware.title})"
     chosen = f"{spec.parallelism.name}: zero{layout.zero_stage}" if spec.parallelism.name == "auto" else None
     passes = f"{layout.accumulation} x {layout.micro_batch} sequences of each rank a step"
-    again = "" if layout.recompute == "none" else f"; {layout.recompute} recomputation"
+    of = f" in every {layout.recompute_every} layers" if layout.recompute_every > 1 else ""
+    again = "" if layout.recompute == "none" else f"; {layout.recompute} recomputation{of}"
     yield "strategy", f"{chosen or spec.parallelism.name}, {plan.execution.precision}; {passes}{again}"
 
 

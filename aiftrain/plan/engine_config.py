@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from aiftrain.plan.buckets import bucket_elements, live_elements, prefetch_elements
+from aiftrain.plan.memory import persistent_elements, uses_autocast
 from aiftrain.run.layout import ParallelLayout
-from aiftrain.run.model import ModelSpec
 from aiftrain.run.spec import ParallelSpec, Precision, RunSpec
 
-
-def uses_autocast(spec: RunSpec, precision: Precision, stage: int) -> bool:
-    """Whether bf16 means fp32 weights with bf16 products (autocast) instead of bf16 weights with fp32 masters.
-
-    On CPUs it does, because there memory is no concern and every ZeRO stage then keeps one kind of weight;
-    and without ZeRO (stage 0), where DeepSpeed cannot accumulate bf16 gradients in fp32.
-    """
-    return precision == "bf16" and (spec.hardware.is_cpu or stage == 0)
+BF16_WEIGHTS: dict[str, Any] = {
+    # Stage 1: a gradient goes to its fp32 sum as soon as it is there, and is freed. Otherwise all of a micro-batch's
+    # stay, 2 bytes a parameter, are set to zero, and are read once more when the next ones come.
+    "bf16": {"enabled": True, "immediate_grad_update": True},
+    "data_types": {"grad_accum_dtype": "fp32"},  # small gradients vanish when micro-batches are summed in bf16
+    "communication_data_type": "bf16",  # half the bytes on the network; the sum over ranks then rounds as bf16 does
+}
 
 
 def deepspeed_config(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> dict[str, Any]:
     """The configuration for `deepspeed.initialize`. The optimizer is ours (fused AdamW), so it has no section."""
+    bf16_weights = precision == "bf16" and not uses_autocast(spec, precision, layout.zero_stage)
     config: dict[str, Any] = {
         # DeepSpeed counts what each of the ranks that it knows gets, as if each had sequences of its own.
         "train_batch_size": (layout.shard_group or layout.sharers) * layout.micro_batch * layout.accumulation,
@@ -27,16 +28,13 @@ def deepspeed_config(spec: RunSpec, layout: ParallelLayout, precision: Precision
         "gradient_accumulation_steps": layout.accumulation,
         # Without ZeRO our engine clips, because DeepSpeed would not tell the norm.
         "gradient_clipping": spec.optimizer.grad_clip if layout.zero_stage else 0.0,
-        "zero_optimization": _zero(spec, layout),
+        "zero_optimization": _zero(spec, layout, element=2 if bf16_weights else 4),
         "zero_allow_untested_optimizer": True,  # DeepSpeed has a list of known ones; torch's AdamW behaves alike
         "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW is fast on CPUs too, and needs no compiler there
         "steps_per_print": 2**31 - 1,  # our own metrics say it all
         "wall_clock_breakdown": False,
     }
-    if precision == "bf16" and not uses_autocast(spec, precision, layout.zero_stage):
-        config["bf16"] = {"enabled": True}
-        config["data_types"] = {"grad_accum_dtype": "fp32"}  # small gradients vanish when summed in bf16
-    return config
+    return config | (BF16_WEIGHTS if bf16_weights else {})
 
 
 def _offloads(strategy: ParallelSpec) -> dict[str, Any]:
@@ -46,27 +44,31 @@ def _offloads(strategy: ParallelSpec) -> dict[str, Any]:
     return {key: {"device": place, "pin_memory": True, **path} for key, place in places.items() if place != "none"}
 
 
-def persistent_elements(model: ModelSpec) -> int:
-    """Under stage 3 tensors of up to so many elements (norms) stay whole: gathering them costs more than they weigh."""
-    return model.hidden_size * 2
-
-
-def _zero(spec: RunSpec, layout: ParallelLayout) -> dict[str, Any]:
+def _zero(spec: RunSpec, layout: ParallelLayout, element: int) -> dict[str, Any]:
+    """`element`: bytes of a weight and of a gradient as they travel. buckets.py has the sizes and their reasons."""
     stage = layout.zero_stage
     if stage == 0:
         return {"stage": 0}
-    elements = int(spec.parallelism.bucket_millions * 1e6)
+    elements = bucket_elements(spec, layout, element)
     zero: dict[str, Any] = {
         "stage": stage,
         "reduce_bucket_size": elements,
+        "reduce_scatter": True,  # each rank gets its own part of the sums; all-reduce would send twice as much
         "contiguous_gradients": True,  # one buffer instead of a fragmented heap
-        "overlap_comm": not spec.hardware.is_cpu,  # needs device streams; a CPU has none
+        # Gradients travel beside the backward pass: that needs device streams, which a CPU lacks, and a backward pass
+        # that DeepSpeed sees as one, which those of a pipeline are not.
+        "overlap_comm": not spec.hardware.is_cpu and layout.pipeline_parallel == 1,
+        # It would deal gradients out for faster copies to a CPU, and our fragments rest on their order.
+        "round_robin_gradients": False,
     }
     zero |= _offloads(spec.parallelism)
     if stage == 3:
         zero["zero_hpz_partition_size"] = spec.parallelism.secondary_group
-        zero["stage3_prefetch_bucket_size"] = elements
+        zero["stage3_prefetch_bucket_size"] = prefetch_elements(spec, layout, element)
         zero["stage3_param_persistence_threshold"] = persistent_elements(spec.model)
+        zero["stage3_max_live_parameters"] = live_elements(spec, element)
+        # A weight that is used again within that distance, as the last layers' are, is not gathered a second time.
+        zero["stage3_max_reuse_distance"] = live_elements(spec, element)
     else:
         zero["allgather_bucket_size"] = elements
     return zero

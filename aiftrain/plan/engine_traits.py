@@ -26,7 +26,6 @@ class EngineTraits:
     name: str
     weights: int = 2
     gradients: int = 4  # summed over micro-batches
-    gradient_copies: int = 0  # of one micro-batch, beside the sum, where every rank holds the whole sum
     masters: int = 4  # fp32 weights beside the shorter ones
     states: float = 8  # of the optimizer: AdamW's two moments
     fp32_masters: int = 0  # a second copy of weights that are fp32 anyway, of the rank's own part
@@ -56,22 +55,25 @@ class EngineTraits:
 
 OURS = EngineTraits(
     name="aiftrain",
-    gradient_copies=2,
     fp32_masters=4,
     step_copies=4,
     autocast_stages=(0,),
-    repeats_kv=True,
-    splits_qkv=True,
     loss_chunk=1024,
     logit_bytes=16,  # the logit, its fp32 copy, two fp32 steps of its gradient, and that as the logit is
-    document_mask=True,
-    bucket_elements=50_000_000,
+    bucket_elements=50_000_000,  # and live_elements: unless the run says, as room.py asks it
     buckets=2,
     gathered_layers=2,
     live_elements=1_000_000_000,  # DeepSpeed's default stage3_max_live_parameters
 )
-OURS_ON_CPU = replace(
+OURS_DENSE = replace(  # where no kernel takes documents one by one
     OURS,
+    name="aiftrain with dense masks",
+    repeats_kv=True,
+    splits_qkv=True,
+    document_mask=True,
+)
+OURS_ON_CPU = replace(
+    OURS_DENSE,
     name="aiftrain on CPUs",
     autocast_stages=(0, 1, 2, 3),
     joins_blocks=True,

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aiftrain.plan.engine_config import uses_autocast
 from aiftrain.plan.flops import run_flops
 from aiftrain.plan.limits import chosen_partition, is_queued, seconds_of, site_warnings, time_limit
-from aiftrain.plan.memory import STAGES, StateBytes, checkpoint_bytes, memory_per_rank, states_of
+from aiftrain.plan.memory import (
+    STAGES,
+    StateBytes,
+    checkpoint_bytes,
+    memory_per_rank,
+    states_of,
+    uses_autocast,
+)
 from aiftrain.plan.training_stages import stage_warnings
 from aiftrain.run.base import Strict
 from aiftrain.run.spec import Precision, Recompute, RunSpec

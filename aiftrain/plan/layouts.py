@@ -23,7 +23,9 @@ def legal(spec: RunSpec) -> Iterator[RunSpec]:
 def formed(spec: RunSpec, stage: int, micro_batch: int, recompute: Recompute) -> RunSpec:
     """`spec` with its layout decided."""
     parallelism = spec.parallelism.model_copy(update={"zero_stage": stage})
-    train = spec.train.model_copy(update={"micro_batch": micro_batch, "recompute": recompute})
+    every = spec.train.recompute_every if recompute != "none" else 1
+    changes = {"micro_batch": micro_batch, "recompute": recompute, "recompute_every": every}
+    train = spec.train.model_copy(update=changes)
     return spec.model_copy(update={"parallelism": parallelism, "train": train})
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from aiftrain.errors import Problem
+from aiftrain.plan.fp8 import fp8_problems
 from aiftrain.plan.groups import did_you_mean
 from aiftrain.run.machine import Partition, Qos
 from aiftrain.run.spec import Precision, RunSpec
@@ -82,11 +83,11 @@ def _wrong_scheduler(spec: RunSpec) -> Problem:
 
 
 def precision_problems(spec: RunSpec, precision: Precision) -> list[Problem]:
-    """bf16 on a GPU that has none. A CPU only does it slowly."""
-    hardware = spec.hardware
+    """bf16 on a GPU that has none (a CPU only does it slowly), and 8-bit products that cannot be."""
+    hardware, problems = spec.hardware, fp8_problems(spec, precision)
     if precision != "bf16" or hardware.bf16 or hardware.is_cpu:
-        return []
-    return [Problem("train.precision", f"bf16, but {hardware.name} has no bf16", "train.precision=fp32")]
+        return problems
+    return [*problems, Problem("train.precision", f"bf16, but {hardware.name} has no bf16", "train.precision=fp32")]
 
 
 def launch_problems(spec: RunSpec) -> list[Problem]:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate, chain, pairwise
 
-from aiftrain.plan.engine_config import persistent_elements, uses_autocast
 from aiftrain.plan.parameters import Groups, tensor_sizes
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ranks_per_node
+from aiftrain.run.model import ModelSpec
 from aiftrain.run.spec import Precision, RunSpec
 from aiftrain.run.stages import stage_bounds
 
@@ -39,12 +39,11 @@ def state_bytes(
     groups: elements of each tensor, by optimizer group. states: how many the optimizer keeps of an element, by group.
     persistent: under stage 3, tensors of up to so many elements stay whole on every rank.
 
-    Bytes a parameter. bf16 weights: 2; the sum of gradients in fp32, 4, and where it is not shared out 2 for the
-    gradients of a micro-batch; optimizer 4 for the fp32 weight and 4 for each state (of AdamW two: 12). fp32 weights,
-    which stage 0 always has: 4, 4 and the states, to which ZeRO adds 4 for the copy of its own part that it updates.
-    Stage 1 shares out the optimizer's part, stage 2 also the gradients, stage 3 also the weights. Stages 1 and 2 pad
-    each group to a multiple of twice the ranks; stage 3 pads each tensor to a multiple of the ranks. Step counts are
-    left out.
+    Bytes a parameter. bf16 weights: 2; the sum of gradients in fp32, 4, to which each gradient of a micro-batch is
+    added at once; optimizer 4 for the fp32 weight and 4 for each state (of AdamW two: 12). fp32 weights, which stage 0
+    always has: 4, 4 and the states, to which ZeRO adds 4 for the copy of its own part that it updates. Stage 1 shares
+    out the optimizer's part, stage 2 also the gradients, stage 3 also the weights. Stages 1 and 2 pad each group to a
+    multiple of twice the ranks; stage 3 pads each tensor to a multiple of the ranks. Step counts are left out.
     """
     plain = sum(sum(group) for group in groups)
     if stage == 0:
@@ -59,7 +58,7 @@ def state_bytes(
     padded = [-(-sum(group) // (2 * ranks)) * 2 * ranks for group in groups]
     parts = [size // ranks for size in padded]
     if stage == 1:
-        gradients = 4 * sum(padded) + 2 * plain if bf16_weights else 4 * plain
+        gradients = 4 * (sum(padded) if bf16_weights else plain)
     else:
         gradients = 4 * sum(parts) if bf16_weights else 4 * _most_touched(groups, parts)
     return StateBytes(weights=width * sum(padded), gradients=gradients, optimizer=_kept(parts, states))
@@ -68,6 +67,20 @@ def state_bytes(
 def _kept(elements: Iterable[int], states: tuple[int, ...], masters: int = 1) -> int:
     """Bytes that the optimizer keeps of so many elements of each group."""
     return sum(4 * (masters + count) * size for size, count in zip(elements, states, strict=True))
+
+
+def uses_autocast(spec: RunSpec, precision: Precision, stage: int) -> bool:
+    """Whether bf16 means fp32 weights with bf16 products (autocast) instead of bf16 weights with fp32 masters.
+
+    On CPUs it does, because there memory is no concern and every ZeRO stage then keeps one kind of weight;
+    and without ZeRO (stage 0), where DeepSpeed cannot accumulate bf16 gradients in fp32.
+    """
+    return precision == "bf16" and (spec.hardware.is_cpu or stage == 0)
+
+
+def persistent_elements(model: ModelSpec) -> int:
+    """Under stage 3 tensors of up to so many elements (norms) stay whole: gathering them costs more than they weigh."""
+    return model.hidden_size * 2
 
 
 @lru_cache(maxsize=64)

@@ -60,8 +60,12 @@ def kept_between_passes(
     """
     rank = _Rank(model, layout, sequence_length, precision, traits)
     loss = rank.loss()[0] if layout.pipeline_parallel == 1 else 0
-    casts = rank.casts(0) if layout.recompute == "none" else 0
-    return rank.activations(0)[0] + rank.mask() + loss + casts
+    return (
+        rank.activations(0)[0]
+        + rank.mask()
+        + loss
+        + rank.casts(0) * (1 - layout.recomputed_share(layout.layers(0, model.num_layers)))
+    )
 
 
 class _Peak(NamedTuple):
@@ -126,7 +130,7 @@ class _Rank:
         last = stage == self.layout.pipeline_parallel - 1
         held, passing = self.loss() if last else (0.0, 0.0)
         buffers, casts = self._buffers(stage), self.casts(stage)
-        casts_left = casts if self.layout.recompute == "none" else casts / sum(self.layers[stage].values())
+        casts_left = casts * max(1 - self._again_share(stage), 1 / sum(self.layers[stage].values()))
         yield self._peak(stage, "forward", kept, held + passing, buffers + casts)
         yield self._peak(stage, "backward", kept + again, held, buffers + casts_left)
         yield self._peak(stage, "optimizer step", 0, 0, self._step_copies(stage))
@@ -171,8 +175,6 @@ class _Rank:
         """Weights, gradients and optimizer (ZeRO, arXiv 1910.02054, section 3)."""
         traits, zero = self.traits, self.layout.zero_stage
         weights, gradients, optimizer = self._bytes_each()
-        if not self.fp32_weights and zero < traits.gradients_from:
-            gradients += traits.gradient_copies
         return (
             weights * self._held(stage, shared_out=zero >= traits.weights_from),
             gradients * self._held(stage, shared_out=zero >= traits.gradients_from),
@@ -194,10 +196,19 @@ class _Rank:
 
     def activations(self, stage: int) -> tuple[float, float]:
         """What all micro-batches in flight keep, and what the backward pass of one layer needs besides."""
-        layers, mode = self.layers[stage], self.layout.recompute
-        kept = sum(count * self.kinds[experts].kept(mode) for experts, count in layers.items())
+        layers, again_share = self.layers[stage], self._again_share(stage)
+        mode = self.layout.recompute if again_share else "none"
+        kept = {
+            kind: again_share * one.kept(mode) + (1 - again_share) * one.kept("none")
+            for kind, one in self.kinds.items()
+        }
         again = max(self.kinds[experts].recomputed(mode) for experts in layers)
-        return self._passes(stage) * self.tokens * kept, self.tokens * again
+        everywhere = sum(count * kept[experts] for experts, count in layers.items())
+        return self._passes(stage) * self.tokens * everywhere, self.tokens * again
+
+    def _again_share(self, stage: int) -> float:
+        """The share of a stage's layers that is computed again."""
+        return self.layout.recomputed_share(self.layout.layers(stage, self.model.num_layers))
 
     def _layer(self, experts: bool) -> LayerActivations:
         return LayerActivations(

@@ -135,6 +135,8 @@ def rate(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Rate:
     """Raises UnknownFigure where nobody documents a figure that the time of a step depends on."""
     calibration = calibration_for(spec.factory.name)
     setting = setting_of(spec, layout, precision, calibration)
+    if spec.train.fp8 != "none":
+        setting = replace(setting, precision="fp8")
     spans = [(step_time(_during(phase, setting)), steps) for phase, steps in spec.timeline.spans()]
     time = mean_time(spans)
     factor = calibration.constants.range_factor(spec.hardware.name)

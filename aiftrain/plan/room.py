@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from aiftrain.plan.engine_traits import OURS, OURS_ON_CPU
+from aiftrain.plan.buckets import bucket_elements, live_elements
+from aiftrain.plan.engine_traits import OURS, OURS_DENSE, OURS_ON_CPU, EngineTraits
 from aiftrain.plan.layouts import RECOMPUTE, layout_of, legal
-from aiftrain.plan.memory import GIB, memory_per_rank, optimizer_bytes
+from aiftrain.plan.memory import GIB, memory_per_rank, optimizer_bytes, uses_autocast
 from aiftrain.plan.memory_use import MemoryUse, memory_use
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import Precision, RunSpec
@@ -17,8 +18,13 @@ MARGIN = 0.95  # of a device's memory: closer than that the allocator's holes de
 
 def memory(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> MemoryUse:
     """The most that one rank needs of its device's memory, or on CPUs of its node's, in the stage that needs most."""
-    ours = OURS_ON_CPU if spec.hardware.is_cpu else OURS
-    traits = replace(ours, states=optimizer_bytes(spec) / spec.model.parameters)
+    element = 2 if precision != "fp32" and not uses_autocast(spec, precision, layout.zero_stage) else 4
+    traits = replace(
+        _traits(spec, precision),
+        states=optimizer_bytes(spec) / spec.model.parameters,
+        bucket_elements=bucket_elements(spec, layout, element),
+        live_elements=live_elements(spec, element),
+    )
     uses = (
         memory_use(
             spec.model, layout.during(phase), sequence_length=phase.sequence_length, precision=precision, traits=traits
@@ -26,6 +32,16 @@ def memory(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Memor
         for phase, _ in spec.timeline.spans()
     )
     return max(uses, key=lambda use: use.total)
+
+
+def _traits(spec: RunSpec, precision: Precision) -> EngineTraits:
+    """The engine with the kernel of attention that it will find: train/kernels.py chooses it."""
+    if spec.hardware.is_cpu:
+        return OURS_ON_CPU
+    flash = precision != "fp32" and spec.model.latent is None and spec.model.positions != "alibi"
+    wanted = spec.train.attention
+    dense = wanted == "dense" or (wanted == "auto" and not flash and not spec.train.compile)
+    return OURS_DENSE if dense else OURS
 
 
 def has_room(spec: RunSpec, use: MemoryUse) -> bool | None:

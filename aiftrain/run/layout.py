@@ -47,6 +47,7 @@ class ParallelLayout(Strict):
     expert_parallel: int = 1
     shard_group: int | None = None
     recompute: Recompute = "none"
+    recompute_every: int = 1  # layers, of which the first is computed again
 
     @property
     def global_batch(self) -> int:
@@ -57,6 +58,12 @@ class ParallelLayout(Strict):
         accumulation = phase.global_batch // (self.data_parallel * phase.micro_batch)
         changes = {"micro_batch": phase.micro_batch, "accumulation": accumulation, "recompute": phase.recompute}
         return self.model_copy(update=changes)
+
+    def recomputed_share(self, layers: range) -> float:
+        """The share of a model's `layers`, counted from its first as 0, that is computed again."""
+        if self.recompute == "none":
+            return 0.0
+        return sum(layer % self.recompute_every == 0 for layer in layers) / len(layers)
 
     @property
     def sharers(self) -> int:
@@ -105,6 +112,7 @@ def make_layout(spec: RunSpec) -> ParallelLayout | Problem:
         micro_batch=micro,
         accumulation=spec.train.global_batch // (sharers * micro),
         recompute=spec.train.recompute,
+        recompute_every=spec.train.recompute_every,
     )
 
 

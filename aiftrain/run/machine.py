@@ -46,6 +46,7 @@ class Hardware(Strict):
     device_nics: tuple[str, ...] = ()
     nics_per_node: int | None = None
     bf16: bool = True
+    fp8: bool | None = None  # products in 8-bit floating point; None: where their peak is known
     peak_bf16_tflops: float | None = None  # dense, one device, data sheet
     peak_fp16_tflops: float | None = None  # where it is not the bf16 one
     peak_fp8_tflops: float | None = None
@@ -59,6 +60,10 @@ class Hardware(Strict):
     device_power_w: float | None = None  # the power limit of one device
     node_power_w: float | None = None  # the rest of the node: processors, memory, network cards
     provenance: dict[str, Provenance] = {}
+
+    @property
+    def has_fp8(self) -> bool:
+        return self.peak_fp8_tflops is not None if self.fp8 is None else self.fp8
 
     @property
     def is_cpu(self) -> bool:

@@ -28,6 +28,8 @@ _FREE_TO_CHANGE = {
     "tokens",
     "micro_batch",
     "recompute",
+    "recompute_every",
+    "attention",
     "compile",
     "deterministic",
     "loss_chunk",
@@ -42,6 +44,8 @@ _FREE_TO_CHANGE = {
 
 Precision = Literal["fp32", "bf16"]
 Offload = Literal["none", "cpu", "nvme"]
+Fp8 = Literal["none", "tensorwise", "rowwise", "rowwise_with_gw_hp"]
+AttentionKernel = Literal["auto", "flash-attn", "varlen", "flex", "dense"]
 
 
 class ParallelSpec(Strict):
@@ -60,7 +64,7 @@ class ParallelSpec(Strict):
     offload_parameters: Offload = "none"
     offload_optimizer: Offload = "none"  # where the optimizer's states are, and its step is done
     nvme_path: str | None = None  # the folder on a disk of the node for what is on nvme
-    bucket_millions: float = Field(50.0, gt=0)  # elements reduced or gathered at one time, in millions
+    bucket_millions: float | None = Field(None, gt=0)  # elements at one time, in millions; None: derived
 
     @property
     def ranks_of_a_model(self) -> int:
@@ -122,7 +126,10 @@ class TrainSpec(Strict):
     micro_batch: int = Field(1, ge=1)  # sequences of one rank in one forward pass
     batch_warmup: BatchWarmup | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is fast at it
+    fp8: Fp8 = "none"  # products of layers in 8 bits, by this recipe of torchao; everything else stays bf16
     recompute: Recompute = "none"  # activations computed again in the backward pass: none, attention and SwiGLU, all
+    recompute_every: int = Field(1, ge=1)  # in every n-th layer, from the first; the others keep everything
+    attention: AttentionKernel = "auto"  # what computes attention; auto: the first of them that works, CPUs: dense
     compile: bool = False
     deterministic: bool = False
     loss_chunk: int = Field(1024, ge=1)  # tokens whose logits exist at one time
@@ -138,6 +145,12 @@ class TrainSpec(Strict):
     def _one_length(self) -> TrainSpec:
         if (self.steps is None) == (self.tokens is None):
             raise ValueError("give either train.steps or train.tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _interval_of_something(self) -> TrainSpec:
+        if self.recompute_every > 1 and self.recompute == "none":
+            raise ValueError(f"recompute_every {self.recompute_every} needs recompute=selective or recompute=full")
         return self
 
 

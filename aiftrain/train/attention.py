@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aiftrain.run.model import LatentSpec, ModelSpec
-from aiftrain.train.masks import Masks
+from aiftrain.train.flex import BlockMask, attend_by_blocks
+from aiftrain.train.masks import Mask, Masks
 from aiftrain.train.mesh import ALONE, Axis, Mesh
 from aiftrain.train.sequence_parallel import to_heads, to_tokens
 from aiftrain.train.tensor_parallel import HeadNorm, JoinLinear, SplitLinear, copy_to
+from aiftrain.train.varlen import Documents, attend_by_document
 
 Rotary = tuple[Tensor, Tensor]  # cosines and sines, [length, rotary size] each
 
@@ -102,20 +104,29 @@ class LatentAttention(nn.Module):
         return out
 
 
-def attend_together(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sequence: Axis) -> Tensor:
+def attend_together(query: Tensor, key: Tensor, value: Tensor, mask: Mask, sequence: Axis) -> Tensor:
     """Causal attention, [batch, heads, length, head_dim] each, where queries may have more heads than keys and values.
 
     The ranks of `sequence` share out the length; `mask` is for all of it, and for the heads that a rank gets inside.
     """
     query, key, value = (to_heads(x, sequence) for x in (query, key, value))
-    repeats = query.shape[1] // key.shape[1]
-    if repeats > 1:
-        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     return to_tokens(attend(query, key, value, mask), sequence)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Causal attention, [batch, heads, length, head_dim] each.
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
+    """Causal attention, [batch, heads, length, head_dim] each. Keys and values may be fewer, each for some queries."""
+    if isinstance(mask, Documents):
+        return attend_by_document(query, key, value, mask)
+    if isinstance(mask, BlockMask):
+        return attend_by_blocks(query, key, value, mask)
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    return _attend_densely(query, key, value, mask)
+
+
+def _attend_densely(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """With a mask of every pair of tokens, and as many keys and values as queries.
 
     torch's CPU kernel computes the upper triangle as well, only to mask it. So there the queries are taken in blocks,
     each against the keys up to its own end: 5/8 of the work with four blocks.

@@ -20,7 +20,9 @@ from aiftrain.train import fragments, loss
 from aiftrain.train.clip import clip_gradients
 from aiftrain.train.expert_groups import introduce_experts
 from aiftrain.train.experts import passed_by
+from aiftrain.train.fp8 import use_fp8
 from aiftrain.train.fragments import LiveFragment
+from aiftrain.train.kernels import Site, choose
 from aiftrain.train.mesh import Mesh, ModelParallelUnit
 from aiftrain.train.model import Decoder, full_shapes, initialise
 from aiftrain.train.optimizers.build import build
@@ -53,6 +55,10 @@ class Engine:
         self.gate = Gate()  # may stop an update; `loss` and `grad_norm` are then known
         unit = None if mesh.is_plain else ModelParallelUnit(mesh)
         model = _build(spec, self.layout, config, device, mesh, unit)
+        if spec.train.fp8 != "none":
+            use_fp8(model, spec.train.fp8)
+        self.attention = choose(Site.of(spec, execution.precision, device), spec.train.attention)
+        model.kernel = self.attention.kernel
         if spec.train.compile:
             _compile(model, spec.train.recompute)
         introduce_experts(model, mesh, self.layout.zero_stage)
@@ -182,12 +188,10 @@ class Engine:
         """The summed losses (objective, plain); of a stage of a pipeline, what the model says."""
         own = self.mesh.sequence.share(batch.tokens.shape[1])
         mine = slice(own.start, own.stop)
-        tokens, targets, documents = (
-            torch.from_numpy(array).to(self.device)
-            for array in (batch.tokens[:, mine], batch.targets[:, mine], batch.documents)
-        )
+        tokens, targets = (torch.from_numpy(array[:, mine]).to(self.device) for array in (batch.tokens, batch.targets))
+        documents = torch.from_numpy(batch.documents) if self._document_mask else None
         with self._precision():
-            return self._engine(tokens, targets, documents if self._document_mask else None, handed)
+            return self._engine(tokens, targets, documents, handed)
 
     def _backward(self, objective: Tensor, *, last: bool) -> None:
         """How many micro-batches make a step changes on the way, so we tell DeepSpeed which is the `last`."""
@@ -231,6 +235,7 @@ def _build(
             sequence_length=spec.train.sequence_length,
             loss_chunk=spec.train.loss_chunk,
             recompute=layout.recompute,
+            recompute_every=layout.recompute_every,
             mesh=mesh,
             layers=layout.layers(mesh.pipeline.index, spec.model.num_layers),
         )
@@ -257,8 +262,8 @@ def _compile_layers(model: Decoder, recompute: Recompute) -> None:
 
     To selective recomputation a compiled layer would be a single operator; there the two are compiled together.
     """
-    for layer in model.layers.values():
-        if recompute == "selective":
+    for name, layer in model.layers.items():
+        if recompute == "selective" and model.recomputes(name):
             layer._compiled_call_impl = None  # of a stage before
         else:
             layer.compile()

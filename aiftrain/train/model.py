@@ -19,12 +19,12 @@ from aiftrain.run.spec import Recompute
 from aiftrain.train.attention import Rotary, attention, rotary_table
 from aiftrain.train.experts import Experts
 from aiftrain.train.loss import IGNORE, chunked_cross_entropy
-from aiftrain.train.masks import Masks, make_masks
+from aiftrain.train.masks import DENSE, Masks, make_masks
 from aiftrain.train.mesh import ALONE, Mesh
 from aiftrain.train.mlp import MLP, XIELU
 from aiftrain.train.norm import hidden_norm
 from aiftrain.train.parts import hold, part_of, shared_rows
-from aiftrain.train.recompute import runner
+from aiftrain.train.recompute import run_plainly, runner
 from aiftrain.train.tensor_parallel import SplitEmbedding, copy_to
 
 Logits = Tensor
@@ -101,6 +101,7 @@ class Decoder(nn.Module):
         sequence_length: int,
         loss_chunk: int = 1024,
         recompute: Recompute = "none",
+        recompute_every: int = 1,
         mesh: Mesh = ALONE,
         layers: range | None = None,
     ) -> None:
@@ -110,7 +111,8 @@ class Decoder(nn.Module):
         layers = layers or range(spec.num_layers)
         self.is_first, self.is_last = layers.start == 0, layers.stop == spec.num_layers
         self.loss_chunk = loss_chunk
-        self.run_layer = runner(recompute)
+        self.run_layer, self.recompute_every = runner(recompute), recompute_every
+        self.kernel = DENSE  # of attention; the engine chooses one that fits the device
         if self.is_first:
             self._build_embedding()
         self.layers = nn.ModuleDict({str(index): Layer(spec, index, mesh) for index in layers})
@@ -143,18 +145,20 @@ class Decoder(nn.Module):
         """Logits [batch, length, V], or with `targets` the summed losses (objective, plain).
 
         tokens, targets: integers [batch, length]; where ranks share out sequences, of this rank's part of the length.
-        documents: integers [batch, length] of all of it. Attention stays inside equal `documents`. A stage that is not
-        the first takes the hidden states [batch, length, hidden] that the one before it `handed` on; one that is not
-        the last gives such, and its share of the objective.
+        documents: integers [batch, length] of all of it. Attention stays inside equal `documents`, which may lie on the
+        CPU: kernels that want to know where they begin need not wait for the device then. A stage that is not the first
+        takes the hidden states [batch, length, hidden] that the one before it `handed` on; one that is not the last
+        gives such, and its share of the objective.
         """
         part = tokens.shape[1]
         own = slice(self.mesh.sequence.index * part, (self.mesh.sequence.index + 1) * part)
         x = self._embedded(tokens, own) if handed is None else handed
         rotary = (self.cos[own], self.sin[own])
-        masks = make_masks(self.spec, x, documents, self.mesh)
+        masks = make_masks(self.spec, x, documents, self.mesh, self.kernel)
         routing: Tensor | None = None
-        for layer in self.layers.values():
-            x, routing = self.run_layer(layer, x, routing, rotary, masks)
+        for index, layer in self.layers.items():
+            run = self.run_layer if self.recomputes(index) else run_plainly
+            x, routing = run(layer, x, routing, rotary, masks)
         if routing is not None and targets is not None:
             routing = routing * (targets != IGNORE).sum() / self.spec.expert_layers
         if not self.is_last:
@@ -164,6 +168,10 @@ class Decoder(nn.Module):
             return out
         objective, plain = out
         return objective + routing, plain
+
+    def recomputes(self, layer: str) -> bool:
+        """Whether the layer of that name, its number in the whole model, is called by `run_layer`: every n-th is."""
+        return int(layer) % self.recompute_every == 0
 
     def _embedded(self, tokens: Tensor, own: slice) -> Tensor:
         """tokens [batch, part], which stand at `own` in their sequences -> [batch, part, hidden]."""

@@ -2,7 +2,8 @@
 
 `full` keeps a layer's input and computes the whole layer twice (arXiv 1604.06174). `selective` keeps the results
 of matrix products and of attention as well, and computes again what is cheap: norms, rotary turns, SwiGLU's
-product. Layers draw no random numbers, so no generator's state is kept for the second time.
+product. Layers draw no random numbers, so no generator's state is kept for the second time. By interval, one layer
+of several is treated so and the others keep everything: memory and time lie between the two.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ Run = Callable[..., Any]  # (layer, *arguments) -> what the layer gives
 Contexts = tuple[AbstractContextManager[object], AbstractContextManager[object]]
 
 _aten = torch.ops.aten
+_DEAR_BY_NAME = ("torch_attn._varlen_attn.default", "flash_attn._flash_attn_varlen_forward.default", "flex_attention")
 _DEAR = frozenset(
     packet.default
     for packet in (
@@ -41,12 +43,12 @@ _DEAR = frozenset(
 def runner(mode: Recompute) -> Run:
     """How the decoder calls its layers under `mode`. Without gradients nothing is kept or computed again."""
     if mode == "none":
-        return _plain
+        return run_plainly
     contexts = _selective_contexts if mode == "selective" else noop_context_fn
     return partial(_recomputed, contexts)
 
 
-def _plain(layer: Run, *arguments: Any) -> Any:
+def run_plainly(layer: Run, *arguments: Any) -> Any:
     return layer(*arguments)
 
 
@@ -62,4 +64,5 @@ def _selective_contexts() -> Contexts:
 
 
 def _keep_dear(_: object, operator: object, *arguments: object, **options: object) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operator in _DEAR else CheckpointPolicy.PREFER_RECOMPUTE
+    dear = operator in _DEAR or str(operator) in _DEAR_BY_NAME
+    return CheckpointPolicy.MUST_SAVE if dear else CheckpointPolicy.PREFER_RECOMPUTE

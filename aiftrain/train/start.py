@@ -18,6 +18,7 @@ from aiftrain.run.lock import HANDOVER, PATIENCE, RunLock
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
 from aiftrain.train import stragglers
+from aiftrain.train.affinity import bind_near_device
 from aiftrain.train.briefing import Briefing
 from aiftrain.train.engine import Engine
 from aiftrain.train.guard import Guard
@@ -44,6 +45,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     if rank.local_rank == 0 and rank.rank > 0:
         check_software(folder, briefing.env_lock, attempt, rank)
     preflight = Preflight(spec, execution.layout, folder, attempt, rank)
+    cores = bind_near_device(rank, spec.hardware)
     preflight.look(store)
     device = join(rank, spec.hardware, store)
     seed_everything(spec.seed, rank.rank, spec.train.deterministic)
@@ -58,9 +60,11 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         precision=execution.precision,
         matmul_tflops=measured and measured / 1e12,
         parameters=spec.model.parameters,
+        bound_to_cores=cores,
     )
     mesh = Mesh.of(execution.layout, rank.rank)
     engine = new_engine(spec, execution, briefing.deepspeed, device, mesh)
+    tracker.event("attention", kernel=engine.attention.kernel.name, passed_over=engine.attention.passed_over)
     catalog = Catalog.of_run(folder, spec)
     checkpoints = Checkpoints(spec, catalog, rank, tracker)
     trainer = Trainer(

@@ -7,6 +7,7 @@ outside all ranks of the tensor hold the same. A weight that all hold and that w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,6 +64,9 @@ class _ReduceFrom(torch.autograd.Function):
         return gradient, None
 
 
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x, weight [out, in], bias, as `linear` takes them
+
+
 class SplitLinear(nn.Module):
     """x @ weight.T + bias, of whose outputs each rank has a part of every block in `stacked`. weight [out, in]."""
 
@@ -72,13 +76,14 @@ class SplitLinear(nn.Module):
         mine = outputs // axis.size
         self.weight = nn.Parameter(torch.empty(mine, inputs))
         self.bias = nn.Parameter(torch.empty(mine)) if bias else None
+        self.product: Product = F.linear
         if axis.size > 1:
             hold(self.weight, shared_rows((outputs, inputs), axis, stacked=stacked, columns=inputs))
             if self.bias is not None:
                 hold(self.bias, shared_rows((outputs,), axis, stacked=stacked, columns=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return self.product(x, self.weight, self.bias)
 
 
 class JoinLinear(nn.Module):
@@ -89,13 +94,14 @@ class JoinLinear(nn.Module):
         self.axis = axis
         self.weight = nn.Parameter(torch.empty(inputs // axis.size, outputs))
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+        self.product: Product = F.linear
         if axis.size > 1:
             hold(self.weight, shared_rows((inputs, outputs), axis, stacked=(inputs,), columns=outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.axis.size == 1:
-            return F.linear(x, self.weight.T, self.bias)
-        out = reduce_from(F.linear(x, self.weight.T), self.axis)
+            return self.product(x, self.weight.T, self.bias)
+        out = reduce_from(self.product(x, self.weight.T, None), self.axis)
         return out if self.bias is None else out + self.bias
 
 

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiftrain.plan.engine_traits import FSDP, MEGATRON, MEGATRON_DEEPSPEED, OURS, EngineTraits
+from aiftrain.plan import room
+from aiftrain.plan.engine_traits import FSDP, MEGATRON, MEGATRON_DEEPSPEED, OURS, OURS_DENSE, EngineTraits
 from aiftrain.plan.memory import GIB, state_bytes
 from aiftrain.plan.memory_use import MemoryUse, memory_use
 from aiftrain.plan.parameters import tensor_sizes
 from aiftrain.plan.published_traits import ALEPH_ALPHA, LLM_FOUNDRY, traits_of
+from aiftrain.plan.spec import resolve
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.model import ModelSpec
 from aiftrain.run.optimizer import parameter_groups
@@ -58,10 +60,27 @@ def test_total_is_the_sum_of_its_parts() -> None:
 
 
 def test_activations_of_a_llama_8b_by_hand() -> None:
-    """32 layers of 8,192 tokens, in which keys and values are copied for all heads, and the mask."""
-    layer = 2 * (8 * 4096 + 4 * 14336) + 4 * (2 + 32)
+    """32 layers of 8,192 tokens. With a dense mask, that mask, and keys and values for each query head."""
+    layer = 2 * (6 * 4096 + 2 * 1024 + 4 * 14336) + 4 * (2 + 32)
+    dense = layer + 2 * 2 * (4096 - 1024)
     assert use().peak_at == "forward"
-    assert use().activations == 8192 * 32 * layer + 2 * 8192**2
+    assert use().activations == 8192 * 32 * layer
+    assert use(OURS_DENSE).activations == 8192 * 32 * dense + 2 * 8192**2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "dense"),
+    [
+        ((), False),
+        (("train.precision=fp32",), True),
+        (("train.precision=fp32", "train.compile=true"), False),
+        (("train.attention=dense",), True),
+        (("model=bloom-1.1b",), True),
+    ],
+)
+def test_which_attention_the_plan_counts_with(overrides: tuple[str, ...], dense: bool) -> None:
+    spec = resolve(["recipe=eu-llm-1b", "factory=lumi", "parallelism=zero1", "train.sequence_length=2048", *overrides])
+    assert (room._traits(spec, "fp32" if spec.train.precision == "fp32" else "bf16") == OURS_DENSE) is dense
 
 
 def test_a_large_vocabulary_makes_the_loss_the_peak() -> None:

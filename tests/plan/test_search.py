@@ -195,7 +195,7 @@ def test_rivals_cover_every_choice_that_the_best_does_not_make() -> None:
 
 
 def test_sensitivity_has_the_sign_that_physics_gives() -> None:
-    spec = best(on(seven(), 64), "bf16")
+    spec = best(on(with_batch(seven(), 4096), 64), "bf16")
     assert isinstance(spec, RunSpec)
     effects = {influence.change: influence.effect for influence in sensitivity(spec, "bf16")}
     assert -0.1 < effects["matmul rate -10 %"] < -0.05

@@ -33,11 +33,13 @@ def plain(nursery: Nursery, new_run: NewRun) -> RunFolder:
         ("zero3", "full", ()),
         ("zero3", "selective", ()),
         ("pp", "full", ()),
+        ("zero3", "full", ("train.recompute_every=2",)),
         pytest.param("zero1", "selective", (COMPILED,), marks=pytest.mark.slow),
         pytest.param("zero2", "full", (COMPILED,), marks=pytest.mark.slow),
         pytest.param("zero3", "selective", (COMPILED,), marks=pytest.mark.slow),
         pytest.param("zero3", "full", (COMPILED,), marks=pytest.mark.slow),
         pytest.param("pp", "selective", (COMPILED,), marks=pytest.mark.slow),
+        pytest.param("zero1", "selective", (COMPILED, "train.recompute_every=2"), marks=pytest.mark.slow),
     ],
 )
 def test_the_curve_is_that_of_a_rank_that_keeps_everything(

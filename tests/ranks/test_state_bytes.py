@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from aiftrain.plan.engine_config import persistent_elements
-from aiftrain.plan.memory import state_bytes
+from aiftrain.plan.engine_config import BF16_WEIGHTS
+from aiftrain.plan.memory import persistent_elements, state_bytes
 from aiftrain.plan.parameters import tensor_sizes
 from aiftrain.run.folder import RunFolder
 from tests.ranks.conftest import Nursery
@@ -16,7 +16,6 @@ from tests.ranks.conftest import Nursery
 pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]
 
-BF16_WEIGHTS = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}  # deepspeed.json for a GPU
 ODD_SIZES = (  # so that every group and tensor needs padding
     "model.vocab_size=401",
     "model.hidden_size=34",

@@ -152,7 +152,7 @@ def layer_time(
     # The backward pass has two products for each of the forward; attention in one kernel computes its scores again.
     backward = 2 * linear + (2.5 if flash else 2.0) * mixing + 2 * moved + 2 * scores
     again = {"none": 0.0, "selective": moved if flash else mixing + scores, "full": forward}[layout.recompute]
-    return LayerTime(forward, backward + again)
+    return LayerTime(forward, backward + again * layout.recomputed_share(range(model.num_layers)))
 
 
 def head_time(model: ModelSpec, layout: ParallelLayout, length: int, device: Device) -> float:

@@ -14,7 +14,6 @@ from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.machine import Hardware
 from aiftrain.run.model import ModelSpec
 
-_PASSES = {"none": 1.0, "selective": 1.0, "full": 4 / 3}  # forward and backward launch three times, and once again
 _LAUNCH_OVERLAP = 4  # p of a layer's launches and its computation: the longer of the two, nearly
 _NEXT_FORWARD = 0.3  # of a micro-batch, while which weights may still arrive for the next step
 _OPTIMIZER_BYTES = 30  # a parameter: master, two moments and gradient read, three of them and the weight written
@@ -85,6 +84,12 @@ class Setting:
     @property
     def model(self) -> ModelSpec:
         return self.shape.model
+
+    @property
+    def second_passes(self) -> float:
+        """Whole layers that go forward twice, of all. Forward and backward launch three times, and these once more."""
+        layout = self.layout
+        return layout.recomputed_share(range(self.model.num_layers)) if layout.recompute == "full" else 0.0
 
     @property
     def element(self) -> int:
@@ -179,7 +184,7 @@ def _layer(setting: Setting, device: Device, links: Links, *, experts: bool, win
         window=window,
     )
     compute = one.forward + one.backward
-    launching = constants.layer_seconds * setting.stack.launches * _PASSES[setting.layout.recompute]
+    launching = constants.layer_seconds * setting.stack.launches * (1 + setting.second_passes / 3)
     launched = overlapped(compute, launching, _LAUNCH_OVERLAP)
     talking = overlapped(launched, _layer_traffic(setting, links), constants.tensor_overlap)
     if experts:
@@ -202,7 +207,7 @@ def _layer_traffic(setting: Setting, links: Links) -> float:
     tokens = layout.micro_batch * setting.sequence_length / context
     hidden = setting.element * tokens * model.hidden_size
     # Four all-reduces a layer, each a reduce-scatter and an all-gather; full recomputation does two of them again.
-    rounds = (6 if layout.recompute == "full" else 4) * 2
+    rounds = (4 + 2 * setting.second_passes) * 2
     time = rounds * links.gather(hidden, tensor)
     if context > 1:
         keys = setting.element * tokens * 2 * model.kv_size / tensor
@@ -217,7 +222,7 @@ def _expert_traffic(setting: Setting, links: Links) -> float:
     assert moe is not None
     tokens = layout.micro_batch * setting.sequence_length / layout.context_parallel / layout.tensor_parallel
     size = setting.element * tokens * moe.experts_per_token * model.hidden_size
-    rounds = 6 if layout.recompute == "full" else 4
+    rounds = 4 + 2 * setting.second_passes
     choices = moe.experts_per_token if setting.stack.sends_once else None
     return rounds * links.exchange(size, layout.expert_parallel, choices)
 

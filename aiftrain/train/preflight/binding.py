@@ -19,7 +19,7 @@ def judge_binding(sights: Sequence[Sight], spec: RunSpec, layout: ParallelLayout
     """Cores that are not the planned ones, shared with a neighbour, too few, or far from the device.
 
     Only what makes ranks wait for each other is a refusal: all of a node's ranks on one core. A local start binds
-    nothing, so there only masks that differ and overlap are told.
+    ranks on CPUs to nothing, so there only masks that differ and overlap are told.
     """
     bound = spec.launcher.name != "local" and binds_cores(spec, layout)
     for of_node in by_host(sights).values():

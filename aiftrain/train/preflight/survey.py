@@ -137,7 +137,7 @@ def _device(local_rank: int) -> DeviceSight:
         free, total = torch.cuda.mem_get_info(number)
     except RuntimeError as error:
         return DeviceSight(visible=visible, trouble=str(error).partition("\n")[0])
-    address = _address(properties)
+    address = device_address(properties)
     return DeviceSight(
         visible=visible,
         name=properties.name,
@@ -149,8 +149,8 @@ def _device(local_rank: int) -> DeviceSight:
     )
 
 
-def _address(properties: Any) -> str:
-    """As /sys/bus/pci writes it; nothing where this torch does not tell."""
+def device_address(properties: Any) -> str:
+    """Of a device, by what torch says of it: as /sys/bus/pci writes it, or nothing where this torch does not tell."""
     parts: list[Any] = [getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device")]
     return "" if None in parts else "{:04x}:{:02x}:{:02x}.0".format(*map(int, parts))
 

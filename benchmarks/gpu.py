@@ -4,7 +4,7 @@
 
 Each argument is a variant: overrides over those of --run. Batches are made up: random tokens, documents of 16 to 4,096
 tokens. Weights are drawn on the device. A line of JSON each: median tokens/s of the last steps, the first forward and
-backward pass with its compilation, memory by torch's allocator and by the driver beside the plan's, and the losses,
+backward pass with its compilation, memory by torch's allocator beside the plan's, and the losses,
 which must agree between variants that only compute differently.
 """
 
@@ -71,7 +71,6 @@ def measure(spec: RunSpec, device: torch.device, steps: int, profile: bool) -> d
     """Train `steps` steps; the first, which compiles, does not count."""
     plan = make_plan(spec)
     layout, precision = plan.execution.layout, plan.execution.precision
-    free_before = torch.cuda.mem_get_info()[0]
     torch.cuda.reset_peak_memory_stats()
     engine = Engine(spec, plan.execution, deepspeed_config(spec, layout, precision), device, ALONE)
     seconds, losses = [], []
@@ -85,6 +84,7 @@ def measure(spec: RunSpec, device: torch.device, steps: int, profile: bool) -> d
         losses.append(engine.step(batches, 1e-4, tokens)[0] / tokens)
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
+    engine._engine.destroy()  # its hooks would keep all of it in memory
     rate = spec.timeline.at(0).tokens_per_step / statistics.median(seconds[2:])
     return {
         "tokens_per_s": round(rate),
@@ -94,7 +94,6 @@ def measure(spec: RunSpec, device: torch.device, steps: int, profile: bool) -> d
         "first_s": round(seconds[0], 1),
         "allocated_gib": round(torch.cuda.max_memory_allocated() / GIB, 2),
         "reserved_gib": round(torch.cuda.max_memory_reserved() / GIB, 2),
-        "driver_gib": round((free_before - torch.cuda.mem_get_info()[0]) / GIB, 2),
         "planned": _planned(plan),
         "losses": losses,
         "card": torch.cuda.get_device_name(),

@@ -19,6 +19,9 @@ def fp8_problems(spec: RunSpec, precision: Precision) -> list[Problem]:
         return [Problem(where, f"{recipe}, but {hardware.name} has no 8-bit products", fits)]
     if precision == "fp32":
         return [Problem(where, f"{recipe}, but the run is fp32", f"{without}, or train.precision=bf16")]
+    if not spec.train.compile:
+        found = f"{recipe} without train.compile: one by one, the casts take longer than 8 bits save"
+        return [Problem(where, found, f"train.compile=true, or {without}")]
     odd = {name: size for name, size in _sides(spec).items() if size % _STEP}
     if odd:
         sides = ", ".join(f"{name} {size}" for name, size in odd.items())

@@ -46,7 +46,8 @@ def attend_by_blocks(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask)
         return score - slopes[head] * (position - earlier)
 
     query, key = query.to(value.dtype), key.to(value.dtype)  # norms of them leave fp32 under autocast
-    attend: Any = _compiled(flex_attention) if query.device.type != "cpu" else flex_attention
+    itself = query.device.type == "cpu" or torch.compiler.is_compiling()  # a compiled layer takes it in
+    attend: Any = flex_attention if itself else _compiled(flex_attention)
     score_mod = None if slopes is None else with_slopes
     mixed: Tensor = attend(
         query, key, value, score_mod=score_mod, block_mask=mask.blocks, enable_gqa=query.shape[1] != key.shape[1]

@@ -90,3 +90,11 @@ def test_validation_has_the_whole_loss(tmp_path: Path, documents: NDArray[np.int
     trained = [batches.batch(0, 0, 1) for batches in (plain, goldfish)]
     assert np.array_equal(trained[0].tokens, trained[1].tokens)
     assert np.array_equal(trained[0].documents, trained[1].documents)
+
+
+def test_what_stands_before_the_first_text_of_a_source_decides_nothing() -> None:
+    rows = np.random.default_rng(2).integers(1, 1000, (50, 30))
+    spec = GoldfishSpec(one_in=2, width=4)
+    gaps = left_out(rows, np.zeros(rows.shape, np.bool_), np.full(50, 10), spec)
+    assert not gaps[:, :10].any(), "the first ten have something of the first ten columns before them"
+    assert gaps[:, 10].any()

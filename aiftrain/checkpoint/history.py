@@ -58,6 +58,10 @@ class History(Strict):
         """After a step that was not applied."""
         return self.model_copy(update={"skips_in_row": self.skips_in_row + 1, "skipped": self.skipped + 1})
 
+    def forget(self) -> History:
+        """Before steps whose losses and norms are not to be compared with those before."""
+        return self.model_copy(update={"losses": (), "norms": ()})
+
     def with_rollbacks(self, known: Sequence[Rollback]) -> History:
         """With the rollbacks that are known, where these are more: those of a checkpoint end when it was made."""
         return self if len(known) <= len(self.rollbacks) else self.model_copy(update={"rollbacks": tuple(known)})

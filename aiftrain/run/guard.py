@@ -21,9 +21,11 @@ class GuardSpec(Strict):
 
     A spike is a value above median + sigmas * spread of the last `window` steps that were applied, where the spread
     is 1.4826 times their median absolute deviation: one standard deviation, if they were normal, and not moved by
-    the odd one that is not. Skipping by a window of past losses and norms, its length, and 6 sigmas of the loss are
-    those of OLMo-core's SkipStepOptimizer (with mean and deviation); going back and leaving the data out is what was
-    done by hand for PaLM (arXiv 2204.02311, section 5.1).
+    the odd one that is not. A stage with other data or lengths begins a new window.
+
+    Skipping by a window of past losses and norms, its length, and 6 sigmas of the loss are those of OLMo-core's
+    SkipStepOptimizer (with mean and deviation); going back and leaving the data out is what was done by hand for PaLM
+    (arXiv 2204.02311, section 5.1).
     """
 
     non_finite: Literal["skip", "rollback", "stop"] = "skip"  # NaN or infinity in loss or gradient norm

@@ -48,6 +48,11 @@ class Phase:
         """The first step of this phase that has so many tokens behind it."""
         return self.first_step + max(0, -(-(tokens - self.first_token) // self.tokens_per_step))
 
+    def compares_with(self, other: Phase) -> bool:
+        """Whether losses of both are of one kind: of the same data in pieces of the same length. Batches may differ."""
+        ours, theirs = ((p.stage, p.sequence_length, p.rope_theta, p.weights) for p in (self, other))
+        return ours == theirs
+
     def followed(self, step: int, changes: Mapping[str, Any]) -> Phase:
         """The phase that begins at `step` with `changes`."""
         return replace(

@@ -111,6 +111,8 @@ class Trainer:
         past = remember(self.spec.guard, state.guard, verdict)
         if verdict.trouble:
             self.guard.tell(state.step + 1, verdict, past)
+        if not phase.compares_with(self.timeline.at(state.step + 1)):
+            past = past.forget()
         return TrainState(state.step + 1, state.tokens + phase.tokens_per_step, past)
 
     def _read(self, state: TrainState) -> list[Batch] | AiftrainError:

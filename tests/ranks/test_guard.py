@@ -28,6 +28,7 @@ QUICK = (  # a run that has learned enough by step 14 for random tokens to be a 
     "guard.loss_sigmas=2",
     "guard.norm_spike=ignore",
 )
+AXES = ("tp", "pp")
 SPIKE = 14  # of the first step whose data are poisoned, from 0
 
 
@@ -50,7 +51,10 @@ def history(folder: RunFolder) -> Any:
     [
         ("zero1", True),
         ("zero3", False),
-        *(pytest.param(name, False, marks=pytest.mark.slow) for name in ("ddp", "zero1", "zero2", "tp", "offload")),
+        *(
+            pytest.param(name, False, marks=pytest.mark.slow)
+            for name in ("ddp", "zero1", "zero2", "tp", "pp", "offload")
+        ),
     ],
 )
 def test_skips_change_no_bit_and_a_rollback_equals_a_run_without_the_window(
@@ -125,6 +129,16 @@ def test_a_kill_right_after_a_skip_changes_nothing(nursery: Nursery, new_run: Ne
     assert_same(calm, killed)
     saved = [e["step"] for e in events(calm, "saved")]
     assert saved == [5, 10, 17, 20, 22], "in trouble no checkpoint is made"
+
+
+def test_a_stage_of_other_data_is_no_spike(nursery: Nursery, new_run: NewRun) -> None:
+    """To a model that has read one language only, another is as strange as random tokens."""
+    stages = ("+stages.one={from_step: 1, weights: {de: 1.0}}", "+stages.other={from_step: 14, weights: {fr: 1.0}}")
+    folder = new_run(*QUICK, *stages, "guard.loss_sigmas=1.5")
+    assert nursery.start(folder, 2).wait() == [0, 0]
+    assert losses(folder)[15] > losses(folder)[14] + 1.5
+    assert events(folder, "skip") == []
+    assert len(history(folder).losses) == 22 - 14
 
 
 def test_more_trouble_than_allowed_ends_the_run(nursery: Nursery, new_run: NewRun) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -33,6 +34,14 @@ def test_a_plain_run_is_one_phase() -> None:
     assert timeline.total_tokens == 7 * 256
     assert [steps for _, steps in timeline.spans()] == [7]
     assert timeline.samples_before(3) == 24
+
+
+def test_losses_compare_while_data_and_lengths_stay() -> None:
+    stages: dict[str, dict[str, object]] = {"mix": {"from_step": 20, "weights": {"a": 1.0}}}
+    stages["long"] = {"from_step": 30, "sequence_length": 64}
+    warmup = {"start": 2, "increment": 2, "tokens": 500}
+    phases = spec(stages, warmup, steps=40, global_batch=8, sequence_length=32).timeline.phases
+    assert [one.compares_with(other) for one, other in pairwise(phases)] == [True, True, True, False, False]
 
 
 def test_a_token_budget_is_rounded_up_to_a_whole_step() -> None:

@@ -84,7 +84,7 @@ def test_a_stage_that_is_not_reached_is_a_warning() -> None:
 def test_the_largest_stage_decides_the_memory() -> None:
     short, long = plan(), plan(f"+stages.long={{{LONG}}}")
     longest = plan("train.sequence_length=32768")
-    assert long.prediction.memory.total == longest.prediction.memory.total > 2 * short.prediction.memory.total
+    assert long.prediction.memory.total == longest.prediction.memory.total > 1.5 * short.prediction.memory.total
 
 
 def test_time_and_flops_are_those_of_the_stages_together() -> None:

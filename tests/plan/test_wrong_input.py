@@ -66,7 +66,7 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
     "too large": (
         ["recipe=eu-llm-7b", "factory=lumi", "parallelism=ddp"],
         "parallelism=ddp",
-        ["100.1 GiB", "64.0 GiB", "parallelism=zero1 (50.1 GiB)"],
+        ["100.1 GiB", "64.0 GiB", "parallelism=zero1 (37.6 GiB)"],
     ),
 }
 

@@ -108,6 +108,27 @@ def stages_have_experts(spec: RunSpec) -> Iterator[Problem]:
         yield Problem("parallelism.expert", found, "parallelism.expert=1, or fewer stages with parallelism.pipeline")
 
 
+def matrices_come_together(spec: RunSpec) -> Iterator[Problem]:
+    """Muon works on whole matrices, which it puts together from what ZeRO has shared out."""
+    strategy = spec.parallelism
+    axes = {"tensor": strategy.tensor, "pipeline": strategy.pipeline, "expert": strategy.expert}
+    others = [f"parallelism.{axis}={size}" for axis, size in axes.items() if size > 1]
+    if strategy.offload_optimizer != "none":
+        others.append(f"parallelism.offload_optimizer={strategy.offload_optimizer}")
+    if spec.optimizer.muon and others:
+        found = f"Muon puts matrices together from ZeRO's parts on the devices alone, and not with {', '.join(others)}"
+        yield Problem("optimizer.muon", found, "parallelism=zero1, zero2, zero3 or ddp; or optimizer=adamw")
+
+
+def states_can_be_swapped(spec: RunSpec) -> Iterator[Problem]:
+    """DeepSpeed brings AdamW's states to a disk as they are made, in the first step."""
+    optimizer = spec.optimizer
+    if spec.parallelism.offload_optimizer == "nvme" and (optimizer.ademamix or optimizer.ema_decay):
+        found = "DeepSpeed swaps the two states of AdamW to a disk and back, no others"
+        fits = "parallelism=offload3; or optimizer=adamw without optimizer.ema_decay"
+        yield Problem("parallelism.offload_optimizer=nvme", found, fits)
+
+
 RULES: tuple[Rule, ...] = (
     heads_share_out,
     tensors_share_out,
@@ -117,6 +138,8 @@ RULES: tuple[Rule, ...] = (
     experts_share_out,
     experts_go_with,
     stages_have_experts,
+    matrices_come_together,
+    states_can_be_swapped,
 )
 
 

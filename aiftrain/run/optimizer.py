@@ -17,6 +17,7 @@ Kind = Literal["matrix", "table", "vector"]
 
 AVERAGE = "ema"  # the state that is an exponential moving average of the weights
 ADAM = ("exp_avg", "exp_avg_sq")
+MOMENTUM = "momentum"  # of Muon
 
 
 class AdemamixSpec(Strict):
@@ -32,6 +33,17 @@ class AdemamixSpec(Strict):
     beta3_steps: int = Field(100_000, ge=0)
 
 
+class MuonSpec(Strict):
+    """Muon (arXiv 2502.16982) for the matrices inside layers; AdamW for embeddings, the output projection, vectors.
+
+    `rms`: the root mean square of an update before the learning rate, AdamW's, so that both take the same rate.
+    """
+
+    momentum: float = Field(0.95, ge=0, lt=1)
+    steps: int = Field(5, ge=1, lt=100)  # of the iteration that orthogonalises
+    rms: float = Field(0.2, gt=0)
+
+
 @dataclass(frozen=True)
 class ParameterGroup:
     """Parameters that are updated alike: their kinds, whether weight decay pulls on them, and their fp32 states."""
@@ -41,8 +53,13 @@ class ParameterGroup:
     states: tuple[str, ...]
 
 
-def parameter_groups(ademamix: AdemamixSpec | None, ema_decay: float | None) -> tuple[ParameterGroup, ...]:
+def parameter_groups(
+    ademamix: AdemamixSpec | None = None, muon: MuonSpec | None = None, *, average: bool = False
+) -> tuple[ParameterGroup, ...]:
     """The groups of an optimizer, in its order."""
-    average = () if ema_decay is None else (AVERAGE,)
-    states = (*ADAM, *(("exp_avg_slow",) if ademamix else ()), *average)
-    return ParameterGroup(("matrix", "table"), True, states), ParameterGroup(("vector",), False, states)
+    more = (AVERAGE,) if average else ()
+    adam = (*ADAM, *(("exp_avg_slow",) if ademamix else ()), *more)
+    vectors = ParameterGroup(("vector",), False, adam)
+    if muon:
+        return ParameterGroup(("matrix",), True, (MOMENTUM, *more)), ParameterGroup(("table",), True, adam), vectors
+    return ParameterGroup(("matrix", "table"), True, adam), vectors

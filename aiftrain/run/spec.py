@@ -14,7 +14,7 @@ from aiftrain.run.corpus import DataSpec
 from aiftrain.run.guard import GuardSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
-from aiftrain.run.optimizer import AdemamixSpec, ParameterGroup, parameter_groups
+from aiftrain.run.optimizer import AdemamixSpec, MuonSpec, ParameterGroup, parameter_groups
 from aiftrain.run.timeline import Timeline, make_timeline
 from aiftrain.run.training_stages import BatchWarmup, StageSpec
 from aiftrain.run.training_stages import Recompute as Recompute
@@ -98,12 +98,19 @@ class OptimizerSpec(Strict):
     decay_shape: Literal["linear", "1-sqrt"] | None = None  # of wsd; None: linear
     min_lr_ratio: float = Field(0.1, ge=0, le=1)
     ademamix: AdemamixSpec | None = None
+    muon: MuonSpec | None = None
     ema_decay: float | None = Field(None, gt=0, lt=1)  # a step, of an average of the weights; None: no average
 
     @property
     def groups(self) -> tuple[ParameterGroup, ...]:
         """The parameter groups, in the optimizer's order, and what it keeps of their elements."""
-        return parameter_groups(self.ademamix, self.ema_decay)
+        return parameter_groups(self.ademamix, self.muon, average=self.ema_decay is not None)
+
+    @model_validator(mode="after")
+    def _one_optimizer(self) -> OptimizerSpec:
+        if self.ademamix and self.muon:
+            raise ValueError("optimizer.ademamix and optimizer.muon are two optimizers: set one of them to null")
+        return self
 
     def decay_steps(self, steps: int) -> int:
         """How many of `steps` steps `wsd` decays over."""
@@ -274,15 +281,16 @@ class RunSpec(Strict):
             )
         return self
 
-    @property
-    def timeline(self) -> Timeline:
-        """What holds at each step, and how many there are."""
-        return make_timeline(self)
-
+    @model_validator(mode="after")
     def _average_exists(self) -> RunSpec:
         if self.train.evaluate_average and self.optimizer.ema_decay is None:
             raise ValueError("train.evaluate_average: there is no average without optimizer.ema_decay, such as 0.9999")
         return self
+
+    @property
+    def timeline(self) -> Timeline:
+        """What holds at each step, and how many there are."""
+        return make_timeline(self)
 
     @property
     def digest(self) -> str:

@@ -25,7 +25,7 @@ from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.kernels import Site, choose
 from aiftrain.train.mesh import Mesh, ModelParallelUnit
 from aiftrain.train.model import Decoder, full_shapes, initialise
-from aiftrain.train.optimizers.build import build
+from aiftrain.train.optimizers.build import build, prepare
 from aiftrain.train.optimizers.gate import Gate
 from aiftrain.train.profile.marks import mark
 from aiftrain.train.recompute import runner
@@ -64,14 +64,15 @@ class Engine:
         introduce_experts(model, mesh, self.layout.zero_stage)
         self._compiled, self._recompute = spec.train.compile, spec.train.recompute
         self._positions: tuple[int, float] | None = None
+        optimizer = build(spec.optimizer, model, self.gate)
         self._engine: Any = deepspeed.initialize(
             model=model,
-            optimizer=build(spec.optimizer, model, self.gate),
+            optimizer=optimizer,
             config=config,
             dist_init_required=False,
             mpu=unit,
         )[0]
-        fragments.make_states(self._engine)
+        prepare(optimizer, self._engine, spec.model)
 
     @property
     def model(self) -> Decoder:

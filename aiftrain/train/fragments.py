@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from aiftrain.run.optimizer import AVERAGE
 from aiftrain.train.mesh import ALONE, Axis, Mesh
@@ -41,7 +42,7 @@ class LiveFragment:
 
 
 @dataclass(frozen=True)
-class _Slot:
+class Slot:
     """Elements [start, start+count) of what this rank holds of a parameter, flattened, lie at [offset, offset+count) of
     `master`, a flat fp32 tensor."""
 
@@ -52,11 +53,24 @@ class _Slot:
     offset: int
 
 
-def make_states(engine: Any) -> None:
-    """Have the optimizer make all it keeps of its weights, before the first step or a checkpoint needs it."""
-    optimizer = _optimizer(engine)
-    for master, group in _masters(engine):
-        optimizer.make_state(master, optimizer.param_groups[group])
+@dataclass(frozen=True)
+class Holding:
+    """A tensor that the optimizer updates on this rank, of its group number `group`; other ranks of `sharers` have the
+    rest of what lies in it at `slots`."""
+
+    master: Tensor
+    group: int
+    slots: list[Slot]
+    sharers: ProcessGroup | None
+
+
+def holdings(engine: Any) -> Iterator[Holding]:
+    """All that the optimizer updates here, in an order that all ranks have."""
+    slots: dict[Tensor, list[Slot]] = {}
+    for slot in _slots(engine, dict(engine.module.named_parameters())):
+        slots.setdefault(slot.master, []).append(slot)
+    for number, (master, group) in enumerate(_masters(engine)):
+        yield Holding(master, group, slots.get(master, []), _sharers(engine, number))
 
 
 def live_fragments(engine: Any, mesh: Mesh) -> Iterator[LiveFragment]:
@@ -158,24 +172,36 @@ def _masters(engine: Any) -> Iterator[tuple[Tensor, int]]:
         yield from ((master, number) for number, master in enumerate(_flat_masters(zero)))
 
 
-def _slots(engine: Any, parameters: dict[str, nn.Parameter]) -> Iterator[_Slot]:
+def _sharers(engine: Any, number: int) -> ProcessGroup | None:
+    """The ranks among which DeepSpeed has shared out what the master of that number has a part of."""
+    stage = engine.zero_optimization_stage()
+    if stage == 0:
+        return None
+    zero: Any = engine.optimizer
+    group: ProcessGroup = (
+        zero._get_sub_group_process_group(number) if stage == 3 else zero.real_dp_process_group[number]
+    )
+    return group
+
+
+def _slots(engine: Any, parameters: dict[str, nn.Parameter]) -> Iterator[Slot]:
     slots_of_stage = {0: _whole_slots, 1: _flat_group_slots, 2: _flat_group_slots, 3: _partition_slots}
     return slots_of_stage[engine.zero_optimization_stage()](engine, parameters)
 
 
-def _whole_slots(_: Any, parameters: dict[str, nn.Parameter]) -> Iterator[_Slot]:
+def _whole_slots(_: Any, parameters: dict[str, nn.Parameter]) -> Iterator[Slot]:
     for name, parameter in parameters.items():
-        yield _Slot(name, 0, parameter.numel(), parameter, 0)
+        yield Slot(name, 0, parameter.numel(), parameter, 0)
 
 
-def _flat_group_slots(engine: Any, parameters: dict[str, nn.Parameter]) -> Iterator[_Slot]:
+def _flat_group_slots(engine: Any, parameters: dict[str, nn.Parameter]) -> Iterator[Slot]:
     """ZeRO 1 and 2: DeepSpeed links each parameter that reaches into this rank's slice of the flat group."""
     masters = _flat_masters(engine.optimizer)
     for name, parameter in parameters.items():
         link: Any = getattr(parameter, "_hp_mapping", None)
         if link is not None:
             here, there = link.lp_fragment_address, link.hp_fragment_address
-            yield _Slot(name, here.start, here.numel, masters[link.param_group_index], there.start)
+            yield Slot(name, here.start, here.numel, masters[link.param_group_index], there.start)
 
 
 def _flat_masters(zero: Any) -> list[Tensor]:
@@ -184,7 +210,7 @@ def _flat_masters(zero: Any) -> list[Tensor]:
     return masters
 
 
-def _partition_slots(engine: Any, parameters: dict[str, nn.Parameter]) -> Iterator[_Slot]:
+def _partition_slots(engine: Any, parameters: dict[str, nn.Parameter]) -> Iterator[Slot]:
     """ZeRO 3: each parameter is cut into equal parts, the last one padded."""
     zero: Any = engine.optimizer
     for name, parameter in parameters.items():
@@ -194,4 +220,4 @@ def _partition_slots(engine: Any, parameters: dict[str, nn.Parameter]) -> Iterat
         count = min(part, whole.ds_numel - start)
         if count > 0:
             group, offset, _ = zero.grad_position[zero.get_param_id(whole)]
-            yield _Slot(name, start, count, zero.fp32_partitioned_groups_flat[group], offset)
+            yield Slot(name, start, count, zero.fp32_partitioned_groups_flat[group], offset)

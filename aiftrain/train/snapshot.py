@@ -181,19 +181,12 @@ def refuse_other_run(spec: RunSpec, entry: Checkpoint) -> None:
     manifest = entry.manifest
     changes = changed_past(manifest.identity, recorded(spec), manifest.step, manifest.tokens)
     if changes:
-        sections = dict.fromkeys(key.partition(".")[0] for key, _, _ in changes)
+        keys = [key for key, _, _ in changes]
+        sections = dict.fromkeys(key.partition(".")[0] for key in keys)
         raise UserError(
-            f"{entry.folder} belongs to a run with another {', '.join(sections)} ({changes[0][0]}): "
+            f"{entry.folder} belongs to a run with another {', '.join(sections)} ({', '.join(keys)}): "
             "give this run a folder of its own with run_dir=..., or go back to the configuration in its run.json"
         )
-
-
-def _difference(section: str, was: object, now: object) -> str:
-    """A section of the configuration, with the keys that are not what they were."""
-    if not isinstance(was, dict) or not isinstance(now, dict):
-        return section
-    keys = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
-    return f"{section} ({', '.join(keys)})"
 
 
 def _readable(engine: Engine) -> Iterator[Fragment]:

@@ -63,6 +63,23 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
     "unknown partition": ([*LUMI, "launcher.partition=small"], "launcher.partition", ["did you mean small-g?"]),
     "slurm without slurm": ([*SMOKE, "launcher=slurm"], "launcher", ["no scheduler", "launcher=local"]),
     "nodes here": ([*SMOKE, "nodes=2", "train.micro_batch=4"], "recipe", ["cannot run here", "nodes=1"]),
+    "two optimizers": ([*SMOKE, "optimizer=muon", "+optimizer.ademamix={}"], "optimizer", ["two optimizers", "null"]),
+    "average of nothing": ([*SMOKE, "train.evaluate_average=true"], "configuration", ["optimizer.ema_decay"]),
+    "muon on parts of matrices": (
+        [*SMOKE, "optimizer=muon", "parallelism=tp", "launcher.ranks_per_node=2"],
+        "optimizer.muon",
+        ["parallelism.tensor=2", "parallelism=zero1", "optimizer=adamw"],
+    ),
+    "muon on the CPUs": (
+        [*SMOKE, "optimizer=muon", "parallelism=offload"],
+        "optimizer.muon",
+        ["parallelism.offload_optimizer=cpu"],
+    ),
+    "more states than can be swapped": (
+        [*SMOKE, "optimizer=ademamix", "parallelism=nvme", "parallelism.nvme_path=/x"],
+        "parallelism.offload_optimizer=nvme",
+        ["two states of AdamW", "parallelism=offload3"],
+    ),
     "too large": (
         ["recipe=eu-llm-7b", "factory=lumi", "parallelism=ddp"],
         "parallelism=ddp",

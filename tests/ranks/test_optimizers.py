@@ -15,6 +15,7 @@ pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]
 
 AVERAGED = ("optimizer.ema_decay=0.8", "train.evaluate_average=true", "storage.save_every=10")
+EXPERTS = "{num_experts: 4, experts_per_token: 2, expert_intermediate_size: 32, dense_layers: 1}"
 OPTIMIZERS = {
     "ademamix": (
         "optimizer=ademamix",
@@ -23,6 +24,7 @@ OPTIMIZERS = {
         "optimizer.ademamix.beta3_steps=15",
         *AVERAGED,
     ),
+    "muon": ("optimizer=muon", "optimizer.lr=3e-3", f"model.moe={EXPERTS}", *AVERAGED),
 }
 
 
@@ -66,10 +68,11 @@ def test_the_average_lags_behind_and_another_optimizer_is_refused(
     nursery: Nursery, new_run: NewRun, alone: tuple[str, RunFolder]
 ) -> None:
     name, one_rank = alone
+    model = [option for option in OPTIMIZERS[name] if option.startswith("model.")]
     assert {key.partition("/")[0] for key in states(one_rank)} >= {"weight", "ema"}
     last = (losses(one_rank, key)[20] for key in ("validation", "validation_average"))
     assert all(averaged > plain for plain, averaged in zip(*(loss.values() for loss in last), strict=True))
-    other = new_run("optimizer=adamw", *AVERAGED, ranks=1)
+    other = new_run("optimizer=adamw", *AVERAGED, *model, ranks=1)
     shutil.copytree(one_rank.checkpoints, other.checkpoints)
     ranks = nursery.start(other, 1)
     assert ranks.wait() == [2]

@@ -31,12 +31,12 @@ ODD_SIZES = (  # so that every group and tensor needs padding
     ("stage", "bf16", "ranks", "optimizer"),
     [
         (0, False, 2, "optimizer=ademamix"),
-        (1, False, 2, "optimizer=adamw"),
+        (1, False, 2, "optimizer=muon"),
         (2, False, 2, "optimizer.ema_decay=0.9"),
         (3, False, 2, "optimizer=ademamix"),
         (1, True, 2, "optimizer=ademamix"),
         (2, True, 2, "optimizer=adamw"),
-        (3, True, 4, "optimizer.ema_decay=0.9"),
+        (3, True, 4, "optimizer=muon"),
         *(
             pytest.param(stage, bf16, 4, "optimizer=adamw", marks=pytest.mark.slow)
             for stage, bf16 in ((1, False), (2, False), (3, False), (1, True), (2, True))

@@ -13,7 +13,9 @@ from torch import Tensor
 from aiftrain.run.optimizer import AdemamixSpec
 from aiftrain.train.optimizers.base import GatedOptimizer, State
 
-_AT_ONCE = {"cpu": 2**16, "cuda": 2**23}  # elements: what stays in a core's cache; what bounds the kernels' own memory
+# Elements. On a CPU they stay in its cache, and are too few for torch to wake other threads for each of the operations;
+# on a GPU they bound the memory that these need.
+_AT_ONCE = {"cpu": 2**15, "cuda": 2**23}
 
 
 def alpha(spec: AdemamixSpec, step: int) -> float:
@@ -63,11 +65,15 @@ def mix(
     spec: AdemamixSpec,
     group: dict[str, Any],
 ) -> None:
-    """Algorithm 1 of the paper, in place, on equally many elements of each."""
+    """Algorithm 1 of the paper, in place, on equally many elements of each; factors are drawn together."""
     beta1, beta2 = group["betas"]
     fast.lerp_(grad, 1 - beta1)
     slow.lerp_(grad, 1 - beta3(spec, beta1, step))
     squares.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    direction = (fast / (1 - beta1**step)).add_(slow, alpha=alpha(spec, step))
-    scale = squares.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
-    weights.mul_(1 - group["lr"] * group["weight_decay"]).addcdiv_(direction, scale, value=-group["lr"])
+    correction = math.sqrt(1 - beta2**step)
+    root = squares.rsqrt().reciprocal_()  # sqrt wakes all threads of a CPU, however few elements there are
+    scale = root.add_(group["eps"] * correction)
+    rate = -group["lr"] * correction
+    weights.mul_(1 - group["lr"] * group["weight_decay"])
+    weights.addcdiv_(fast, scale, value=rate / (1 - beta1**step))
+    weights.addcdiv_(slow, scale, value=rate * alpha(spec, step))

@@ -40,8 +40,7 @@ def deepspeed_config(spec: RunSpec, layout: ParallelLayout, precision: Precision
 def _offloads(strategy: ParallelSpec) -> dict[str, Any]:
     """Where states go that are not on the device. Memory is pinned, so that copies run beside the computation."""
     places = {"offload_optimizer": strategy.offload_optimizer, "offload_param": strategy.offload_parameters}
-    path = {"nvme_path": strategy.nvme_path} if "nvme" in places.values() else {}
-    return {key: {"device": place, "pin_memory": True, **path} for key, place in places.items() if place != "none"}
+    return {key: {"device": place, "pin_memory": True} for key, place in places.items() if place != "none"}
 
 
 def _zero(spec: RunSpec, layout: ParallelLayout, element: int) -> dict[str, Any]:

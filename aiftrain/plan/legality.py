@@ -72,9 +72,9 @@ def experts_share_out(spec: RunSpec) -> Iterator[Problem]:
         yield Problem("parallelism.expert", found, "parallelism.expert=1, or a model with experts (model.moe)")
         return
     yield from _shared_out("model.moe.num_experts", moe.num_experts, expert=strategy.expert)
-    sharers = spec.nodes * ranks_per_node(spec) // (strategy.tensor * strategy.pipeline)
+    sharers = _sharers(spec)
     if sharers % strategy.expert:
-        fitting = _list(n for n in range(1, sharers + 1) if sharers % n == 0 and moe.num_experts % n == 0)
+        fitting = _list(n for n in _divisors(sharers) if moe.num_experts % n == 0)
         found = f"{strategy.expert} is no part of the {sharers} ranks that share out the batch"
         yield Problem("parallelism.expert", found, f"parallelism.expert of {fitting}")
 
@@ -93,6 +93,70 @@ def experts_go_with(spec: RunSpec) -> Iterator[Problem]:
     if strategy.shard_group or strategy.secondary_group > 1:
         found = f"{strategy.expert} with a group that shares out the states, which DeepSpeed has for no experts"
         yield Problem(where, found, "parallelism.expert=1, or no parallelism.shard_group and secondary_group")
+
+
+def groups_are_of_stage_3(spec: RunSpec) -> Iterator[Problem]:
+    """Groups that share out weights, and weights in the CPUs' memory: below stage 3 every rank has all weights."""
+    strategy = spec.parallelism
+    if strategy.stage == 3:
+        return
+    asked = {
+        "shard_group": (strategy.shard_group, strategy.shard_group is not None, "null"),
+        "secondary_group": (strategy.secondary_group, strategy.secondary_group > 1, "1"),
+        "offload_parameters": (strategy.offload_parameters, strategy.offload_parameters != "none", "none"),
+    }
+    for name, (value, is_set, unset) in asked.items():
+        if is_set:
+            found = f"{value} goes with ZeRO stage 3 alone, and this is stage {strategy.stage}"
+            yield Problem(f"parallelism.{name}", found, f"parallelism.zero_stage=3, or parallelism.{name}={unset}")
+
+
+def groups_share_out_the_ranks(spec: RunSpec) -> Iterator[Problem]:
+    """Groups of stage 3 have equally many ranks, and each rank is in one."""
+    strategy = spec.parallelism
+    sharers = _sharers(spec)
+    for name, size in {"shard_group": strategy.shard_group, "secondary_group": strategy.secondary_group}.items():
+        if size and sharers % size:
+            found = f"{size} is no part of the {sharers} ranks that share out the batch"
+            yield Problem(f"parallelism.{name}", found, f"parallelism.{name} of {_list(_divisors(sharers))}")
+
+
+def secondary_groups_go_with(spec: RunSpec) -> Iterator[Problem]:
+    """DeepSpeed makes groups of consecutive ranks of all there are, whatever else these are."""
+    strategy, where = spec.parallelism, "parallelism.secondary_group"
+    if strategy.secondary_group == 1:
+        return
+    if strategy.tensor * strategy.pipeline > 1:
+        found = f"{strategy.secondary_group} neighbours would hold other parts of the model"
+        fits = "parallelism.tensor=1 and parallelism.pipeline=1"
+        yield Problem(where, found, f"{fits}, or parallelism.secondary_group=1")
+    if strategy.shard_group:
+        found = f"{strategy.secondary_group} with a shard_group, which keeps the weights near by already"
+        yield Problem(where, found, "parallelism.secondary_group=1, or parallelism.shard_group=null")
+
+
+def offload_goes_with(spec: RunSpec) -> Iterator[Problem]:
+    """States in the CPUs' memory: with ZeRO alone, and with sequences, whose ranks are to DeepSpeed like any others."""
+    strategy = spec.parallelism
+    places = {"offload_optimizer": strategy.offload_optimizer, "offload_parameters": strategy.offload_parameters}
+    used = [f"parallelism.{name}" for name, place in places.items() if place != "none"]
+    if not used:
+        return
+    if strategy.stage == 0:
+        fits = f"parallelism.zero_stage=1 or more, or {used[0]}=none"
+        yield Problem(used[0], "without ZeRO (stage 0) DeepSpeed keeps all on the device", fits)
+    others = {
+        "tensor": (strategy.tensor, 1),
+        "pipeline": (strategy.pipeline, 1),
+        "expert": (strategy.expert, 1),
+        "shard_group": (strategy.shard_group, None),
+        "secondary_group": (strategy.secondary_group, 1),
+    }
+    for name, (value, unset) in others.items():
+        if value != unset:
+            found = f"with {name} {value} nobody has tried whether the numbers are right"
+            fits = f"{used[0]}=none, or parallelism.{name}={'null' if unset is None else unset}"
+            yield Problem(used[0], found, fits)
 
 
 def stages_have_experts(spec: RunSpec) -> Iterator[Problem]:
@@ -120,15 +184,6 @@ def matrices_come_together(spec: RunSpec) -> Iterator[Problem]:
         yield Problem("optimizer.muon", found, "parallelism=zero1, zero2, zero3 or ddp; or optimizer=adamw")
 
 
-def states_can_be_swapped(spec: RunSpec) -> Iterator[Problem]:
-    """DeepSpeed brings AdamW's states to a disk as they are made, in the first step."""
-    optimizer = spec.optimizer
-    if spec.parallelism.offload_optimizer == "nvme" and (optimizer.ademamix or optimizer.ema_decay):
-        found = "DeepSpeed swaps the two states of AdamW to a disk and back, no others"
-        fits = "parallelism=offload3; or optimizer=adamw without optimizer.ema_decay"
-        yield Problem("parallelism.offload_optimizer=nvme", found, fits)
-
-
 RULES: tuple[Rule, ...] = (
     heads_share_out,
     tensors_share_out,
@@ -139,7 +194,10 @@ RULES: tuple[Rule, ...] = (
     experts_go_with,
     stages_have_experts,
     matrices_come_together,
-    states_can_be_swapped,
+    groups_are_of_stage_3,
+    groups_share_out_the_ranks,
+    secondary_groups_go_with,
+    offload_goes_with,
 )
 
 
@@ -158,6 +216,15 @@ def _shared_out(where: str, size: int, **axes: int) -> Iterator[Problem]:
     fewer = _list(number for number in range(1, ranks) if size % number == 0)
     fits = f"{where}={sizes}, or {' x '.join(f'parallelism.{name}' for name in used)} of {fewer}"
     yield Problem(where, f"{size} cannot be shared out in equal parts by {product}", fits)
+
+
+def _sharers(spec: RunSpec) -> int:
+    """Ranks that share out the batch, by sequences or inside them."""
+    return spec.nodes * ranks_per_node(spec) // (spec.parallelism.tensor * spec.parallelism.pipeline)
+
+
+def _divisors(number: int) -> Iterator[int]:
+    return (divisor for divisor in range(1, number + 1) if number % divisor == 0)
 
 
 def _list(numbers: Iterable[int]) -> str:

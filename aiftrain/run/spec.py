@@ -43,7 +43,7 @@ _FREE_TO_CHANGE = {
 }
 
 Precision = Literal["fp32", "bf16"]
-Offload = Literal["none", "cpu", "nvme"]
+Offload = Literal["none", "cpu"]  # not on disks: checkpoints cannot read states that lie there
 Fp8 = Literal["none", "tensorwise", "rowwise", "rowwise_with_gw_hp"]
 AttentionKernel = Literal["auto", "flash-attn", "varlen", "flex", "dense"]
 
@@ -63,7 +63,6 @@ class ParallelSpec(Strict):
     secondary_group: int = Field(1, ge=1)
     offload_parameters: Offload = "none"
     offload_optimizer: Offload = "none"  # where the optimizer's states are, and its step is done
-    nvme_path: str | None = None  # the folder on a disk of the node for what is on nvme
     bucket_millions: float | None = Field(None, gt=0)  # elements at one time, in millions; None: derived
 
     @property

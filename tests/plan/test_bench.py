@@ -24,7 +24,6 @@ def test_without_a_recipe_it_is_the_smoke_recipe_and_every_strategy() -> None:
     assert stages == [0, 1, 2, 3]
     assert found["tp"].execution.layout.tensor_parallel == 2
     why = {each.what: each.why for each in cases.missing}
-    assert why["a step of nvme"] == "parallelism.nvme_path: has no value"
     assert "2 ranks are no multiple" in why["a step of 3d"]
     assert bench_plan(spec).execution.layout.world_size == 2
 
@@ -52,10 +51,15 @@ def test_only_the_strategies_that_were_asked_for() -> None:
         bench_spec(["factory=local", "bench.strategies=[zero9]"], "x")
 
 
-def test_what_was_typed_of_a_strategy_is_kept() -> None:
-    words = ["factory=local", "parallelism=nvme", "parallelism.nvme_path=/scratch", "bench.strategies=[nvme]"]
+def test_a_strategy_of_ones_own_has_to_have_its_values(tmp_path: Path) -> None:
+    (tmp_path / "parallelism").mkdir()
+    text = "# One's own.\nname: mine\nzero_stage: 1\nbucket_millions: ???\n"
+    (tmp_path / "parallelism" / "mine.yaml").write_text(text, encoding="utf-8")
+    words = ["factory=local", f"hydra.searchpath=[file://{tmp_path}]", "bench.strategies=[mine]"]
     _, cases = bench_spec(words, "x")
-    assert [case.spec.parallelism.nvme_path for case in cases.cases] == ["/scratch"]
+    assert [each.why for each in cases.missing] == ["parallelism.bucket_millions: has no value"]
+    _, cases = bench_spec([*words, "parallelism=mine", "parallelism.bucket_millions=3"], "x")
+    assert [case.spec.parallelism.bucket_millions for case in cases.cases] == [3], "what was typed is kept"
 
 
 def test_parallelism_auto_is_no_strategy() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiftrain.errors import ConfigError
+from aiftrain.plan.groups import Groups
 from aiftrain.plan.plan import make_plan
 from aiftrain.plan.spec import resolve
 
@@ -63,6 +64,52 @@ def problems(*overrides: str) -> dict[str, str]:
             ["stage 0 of the pipeline has none", "fewer stages"],
         ),
         (["parallelism=mics", MOE, "parallelism.expert=2"], "parallelism.expert", ["no parallelism.shard_group"]),
+        (["parallelism=mics", "parallelism.zero_stage=2"], "parallelism.shard_group", ["stage 2", "shard_group=null"]),
+        (
+            ["parallelism=mics", "parallelism.shard_group=5"],
+            "parallelism.shard_group",
+            ["5 is no", "of 1, 2, 3, 4, 6, 12"],
+        ),
+        (
+            ["parallelism=mics", "parallelism.tensor=2", "parallelism.shard_group=4"],
+            "parallelism.shard_group",
+            ["6 ranks"],
+        ),
+        (
+            ["parallelism=hpz", "parallelism.zero_stage=1"],
+            "parallelism.secondary_group",
+            ["stage 1", "zero_stage=3, or"],
+        ),
+        (
+            ["parallelism=hpz", "parallelism.secondary_group=24"],
+            "parallelism.secondary_group",
+            ["24 is no part of the 12"],
+        ),
+        (["parallelism=hpz", "parallelism.tensor=2"], "parallelism.secondary_group", ["other parts", "tensor=1 and"]),
+        (
+            ["parallelism=hpz", "parallelism.shard_group=4"],
+            "parallelism.secondary_group",
+            ["parallelism.shard_group=null"],
+        ),
+        (["parallelism=offload3", "parallelism.zero_stage=2"], "parallelism.offload_parameters", ["parameters=none"]),
+        (
+            ["parallelism=offload", "parallelism.zero_stage=0"],
+            "parallelism.offload_optimizer",
+            ["zero_stage=1 or more"],
+        ),
+        (["parallelism=offload", "parallelism.tensor=2"], "parallelism.offload_optimizer", ["tensor 2", "tensor=1"]),
+        (
+            ["parallelism=offload", "parallelism.zero_stage=1", "parallelism.pipeline=2"],
+            "parallelism.offload_optimizer",
+            ["pipeline 2", "offload_optimizer=none, or parallelism.pipeline=1"],
+        ),
+        (["parallelism=offload3", "parallelism.shard_group=4"], "parallelism.offload_optimizer", ["shard_group=null"]),
+        (["parallelism=offload3", "parallelism.secondary_group=4"], "parallelism.offload_optimizer", ["group=1"]),
+        (
+            ["parallelism=offload", MOE, "parallelism.expert=2"],
+            "parallelism.offload_optimizer",
+            ["parallelism.expert=1"],
+        ),
         (["parallelism=hpz", MOE, "parallelism.expert=2"], "parallelism.expert", ["secondary_group"]),
     ],
 )
@@ -83,7 +130,27 @@ def test_what_does_not_divide_is_refused(overrides: list[str], where: str, phras
         ["parallelism=ep", MOE, "parallelism.zero_stage=3"],
         ["parallelism=ep", MOE, "parallelism.pipeline=2"],
         ["parallelism=ep", EVEN, "parallelism.tensor=2", "parallelism.zero_stage=2"],
+        ["parallelism=mics", "parallelism.shard_group=3", "parallelism.tensor=2"],
+        ["parallelism=hpz", "parallelism.secondary_group=4", "parallelism.sequence=2"],
+        ["parallelism=offload", "parallelism.zero_stage=1"],
+        ["parallelism=offload3", "parallelism.sequence=2"],
     ],
 )
-def test_what_is_not_shared_out_need_not_divide(overrides: list[str]) -> None:
+def test_what_goes_together_is_planned(overrides: list[str]) -> None:
     assert problems(*overrides) == {}
+
+
+@pytest.mark.parametrize("strategy", Groups().choices("parallelism"))
+def test_every_strategy_that_is_shipped_can_be_planned(strategy: str) -> None:
+    assert (
+        problems(
+            f"parallelism={strategy}", *([MOE, "model.moe.shared_intermediate_size=8"] if strategy == "ep" else [])
+        )
+        == {}
+    )
+
+
+def test_states_on_disks_are_no_choice() -> None:
+    """DeepSpeed has them; our checkpoints cannot read them there."""
+    with pytest.raises(ConfigError, match="'none' or 'cpu'"):
+        resolve([*SMOKE, "parallelism=offload", "parallelism.offload_optimizer=nvme"])

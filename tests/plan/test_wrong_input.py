@@ -75,11 +75,6 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "optimizer.muon",
         ["parallelism.offload_optimizer=cpu"],
     ),
-    "more states than can be swapped": (
-        [*SMOKE, "optimizer=ademamix", "parallelism=nvme", "parallelism.nvme_path=/x"],
-        "parallelism.offload_optimizer=nvme",
-        ["two states of AdamW", "parallelism=offload3"],
-    ),
     "too large": (
         ["recipe=eu-llm-7b", "factory=lumi", "parallelism=ddp"],
         "parallelism=ddp",

@@ -32,7 +32,7 @@ VERBS = (
     Verb("cancel", "cancel", "RUN", "have a run save and leave, in the queue or here"),
     Verb("checkpoints", "checkpoints", "list|verify|export RUN", "list, verify or export what a run has saved"),
     Verb("env", "env", "lock|diff|wheelhouse|pack WORD ...", "the software on the nodes: lock it, fetch it, pack it"),
-    Verb("bench", "bench", "[OVERRIDE ...]", "measure this machine: products, memory, links, a step of each strategy"),
+    Verb("bench", "bench", "[OVERRIDE ...]", "measure this machine: products, memory, links, training steps"),
     Verb("doctor", "doctor", "[OVERRIDE ...]", "is this machine fit to run it"),
     Verb("sample", "sample", 'RUN "text"', "have a trained model continue a text"),
 )

@@ -62,7 +62,7 @@ def test_the_command_it_ends_with_takes_the_best_layout(capsys: pytest.CaptureFi
     assert command[:3] == ["python", "-m", "aiftrain"]
     layout = make_layout(resolve(command[3:]))
     assert isinstance(layout, ParallelLayout)
-    assert layout.model_dump() == found["candidates"][0]["layout"]
+    assert layout.model_dump(mode="json") == found["candidates"][0]["layout"]
     assert layout.nodes == found["nodes"]
 
 

@@ -1,6 +1,7 @@
 """Our model in Hugging Face's words: names and shapes of the weights, config.json, generation_config.json.
 
-A model with `qk_norm` is Qwen3's architecture, with experts as well Qwen3-MoE's, any other is Llama's. Their rotary
+A model with `qk_norm` is Qwen3's architecture, with experts as well Qwen3-MoE's, one with a window Mistral's, any other
+is Llama's. Their rotary
 embedding pairs the two halves of a head as ours does, so the weights are cut into pieces and renamed, never permuted.
 """
 
@@ -19,7 +20,7 @@ _EXPORTED = {
     "positions": "rope",
     "rotary_fraction": 1.0,
     "nope_every": None,
-    "sliding_window": None,
+    "global_every": None,
     "norm": "rms",
     "embedding_norm": False,
     "latent": None,
@@ -53,10 +54,12 @@ def check_exportable(model: ModelSpec) -> None:
     others = [f"{key}={getattr(model, key)}" for key, value in _EXPORTED.items() if getattr(model, key) != value]
     if model.moe and (not model.qk_norm or model.moe.shared_intermediate_size):
         others.append("moe without qk_norm" if not model.qk_norm else "moe.shared_intermediate_size")
+    if model.sliding_window and model.qk_norm:
+        others.append("sliding_window with qk_norm")
     if others:
         raise UserError(
-            f"model {model.name} cannot be exported: Hugging Face's Llama, Qwen3 and Qwen3-MoE are what the export "
-            f"knows, and they have no {', no '.join(others)}"
+            f"model {model.name} cannot be exported: Hugging Face's Llama, Mistral, Qwen3 and Qwen3-MoE are what the "
+            f"export knows, and they have no {', no '.join(others)}"
         )
 
 
@@ -149,9 +152,9 @@ def architecture(model: ModelSpec) -> tuple[str, dict[str, object]]:
         return "Qwen3MoeForCausalLM", {"model_type": "qwen3_moe", "attention_bias": False} | _routing(model.moe)
     if model.qk_norm:
         return "Qwen3ForCausalLM", {"model_type": "qwen3", "attention_bias": False, "use_sliding_window": False}
-    if model.hidden_size % model.num_heads:
-        # LlamaConfig of transformers 5 refuses this shape; Mistral without its window is the same computation
-        return "MistralForCausalLM", {"model_type": "mistral", "sliding_window": None}
+    if model.sliding_window or model.hidden_size % model.num_heads:
+        # LlamaConfig of transformers 5 refuses heads that do not divide; Mistral without a window computes the same
+        return "MistralForCausalLM", {"model_type": "mistral", "sliding_window": model.sliding_window}
     return "LlamaForCausalLM", {"model_type": "llama", "attention_bias": False, "mlp_bias": False}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from aiftrain.checkpoint.huggingface import architecture
 from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.run.spec import RunSpec
@@ -18,7 +20,7 @@ pipeline_tag: text-generation
 
 # {spec.recipe}
 
-A language model trained from scratch with aiftrain, run `{manifest.run_digest}`.
+A language model trained {_beginning(spec)} with aiftrain, run `{manifest.run_digest}`.
 
 | | |
 |---|---|
@@ -38,6 +40,10 @@ A language model trained from scratch with aiftrain, run `{manifest.run_digest}`
 |---|---|---|
 {_sources(spec, manifest)}
 """
+
+
+def _beginning(spec: RunSpec) -> str:
+    return f"from the weights of {Path(spec.init_from.path).name}" if spec.init_from else "from scratch"
 
 
 def _goldfish(spec: RunSpec) -> str:

@@ -30,6 +30,8 @@ _DTYPES = {
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
 }  # fmt: skip
 _DTYPE_NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
+# What others write and numpy has no type for is read as whole numbers of that many bits.
+_READ = _DTYPES | {"BF16": "<u2", "F8_E4M3": "|u1", "F8_E5M2": "|u1"}
 _BLOCK = 8 << 20  # bytes hashed and written at a time: the second reader finds them in the cache
 
 
@@ -50,8 +52,12 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file: its bytes begin at `offset`, counted from the start of the file."""
+    """A tensor in a file: its bytes begin at `offset`, counted from the start of the file.
 
+    `kind` is the format's name of its type, `dtype` how numpy reads it.
+    """
+
+    kind: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     offset: int
@@ -177,8 +183,8 @@ class TensorFile:
 
 
 def _stored(entry: dict[str, Any], data_start: int, file_size: int) -> Stored:
-    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    dtype, shape = np.dtype(_READ[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if end - begin != prod(shape) * dtype.itemsize or not 0 <= begin <= end <= file_size - data_start:
         raise ValueError(f"bytes {begin} to {end} for {dtype}{shape} in a file of {file_size} bytes")
-    return Stored(dtype, shape, data_start + begin)
+    return Stored(entry["dtype"], dtype, shape, data_start + begin)

@@ -23,6 +23,7 @@ from aiftrain.errors import ConfigError, Problem
 from aiftrain.plan import overrides as typed
 from aiftrain.plan.groups import AUTO, RECIPE, Groups, read_yaml
 from aiftrain.plan.here import find_factory, this_node
+from aiftrain.plan.init_from import IMPORTED, imported_model
 from aiftrain.plan.limits import DATA_ROOT
 from aiftrain.plan.node import at_site
 from aiftrain.shipped import conf_dir
@@ -121,6 +122,8 @@ def _finish(config: DictConfig, parsed: list[Override], groups: Groups) -> DictC
         own = groups.default("factory", factory, "hardware")
         if own is not None and OmegaConf.select(config, "hardware.name") == own:
             _describe_nodes(config, parsed)
+        if OmegaConf.select(config, "model.name") == IMPORTED:
+            _describe_model(config)
         hardware = config.get("hardware")
         if isinstance(hardware, DictConfig) and hardware.get("kind") == "cpu":
             _describe_cpu(hardware, here=OmegaConf.select(config, "factory.scheduler") == "none")
@@ -135,6 +138,14 @@ def _describe_nodes(config: DictConfig, parsed: list[Override]) -> None:
         cast(dict[str, Any], OmegaConf.to_container(config[group])) for group in ("hardware", "factory")
     )
     config.hardware = at_site(hardware, factory, kept=typed_keys)
+
+
+def _describe_model(config: DictConfig) -> None:
+    """The shape of the weights that the run begins from, as far as recipe and command line leave it open."""
+    found = imported_model(OmegaConf.select(config, "init_from"))
+    for key, value in found.items():
+        if key == "name" or config.model.get(key) is None:
+            config.model[key] = value
 
 
 def _describe_cpu(hardware: DictConfig, here: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aiftrain.plan.flops import run_flops
+from aiftrain.plan.init_from import init_warnings
 from aiftrain.plan.limits import chosen_partition, is_queued, seconds_of, site_warnings, time_limit
 from aiftrain.plan.memory import (
     STAGES,
@@ -158,6 +159,7 @@ def _warnings(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
         warnings.append(f"launching on {factory.name} needs account=<your project's account>")
     warnings += site_warnings(spec)
     warnings += stage_warnings(spec)
+    warnings += init_warnings(spec)
     if spec.optimizer.warmup_steps >= steps:
         warnings.append(f"the warm-up of {spec.optimizer.warmup_steps} steps is as long as the run ({steps})")
     if precision == "bf16" and not spec.hardware.bf16:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiftrain.errors import ConfigError, Problem
 from aiftrain.plan.advice import cannot_run_here, memory_problem
 from aiftrain.plan.estimate import Estimate, estimate
+from aiftrain.plan.init_from import init_problems
 from aiftrain.plan.legality import layout_problems
 from aiftrain.plan.limits import launch_problems, precision_problems, site_problems
 from aiftrain.plan.memory import choose_precision
@@ -52,7 +53,7 @@ def make_plan(spec: RunSpec, *, to_launch: bool = False, precision: Precision | 
     if foreign is not None:
         raise ConfigError([foreign])
     problems += layout_problems(spec) + site_problems(spec) + precision_problems(spec, precision)
-    problems += sharing_problems(spec)
+    problems += [*sharing_problems(spec), *init_problems(spec)]
     too_large = memory_problem(spec, precision)
     problems += [too_large] if too_large else []
     if problems or isinstance(layout, Problem):

@@ -33,8 +33,9 @@ _FITS = {
 def resolve(overrides: list[str]) -> RunSpec:
     """The run that `overrides` describe. Raises ConfigError."""
     from aiftrain.plan.compose import compose
+    from aiftrain.plan.init_from import with_digests
 
-    return validate(compose(overrides))
+    return with_digests(validate(compose(overrides)))
 
 
 def validate(document: dict[str, Any]) -> RunSpec:

@@ -12,6 +12,7 @@ from aiftrain.run.access import AccessSpec
 from aiftrain.run.base import Strict
 from aiftrain.run.corpus import DataSpec
 from aiftrain.run.guard import GuardSpec
+from aiftrain.run.init_from import InitSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
 from aiftrain.run.optimizer import AdemamixSpec, MuonSpec, ParameterGroup, parameter_groups
@@ -241,6 +242,7 @@ class RunSpec(Strict):
     hardware: Hardware
     parallelism: ParallelSpec
     model: ModelSpec
+    init_from: InitSpec | None = None  # the weights to begin with; None: random ones
     data: DataSpec
     optimizer: OptimizerSpec
     train: TrainSpec
@@ -326,6 +328,7 @@ class RunSpec(Strict):
             "train": train,
             "seed": self.seed,
             **({"stages": stages} if stages else {}),
+            **({"init_from": self.init_from.identity()} if self.init_from else {}),
         }
 
     @property

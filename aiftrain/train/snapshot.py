@@ -28,6 +28,7 @@ from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
 from aiftrain.train.engine import Engine
 from aiftrain.train.fragments import LiveFragment
+from aiftrain.train.init_from import begin_from
 from aiftrain.train.randomness import random_states, restore_random_states
 from aiftrain.train.together import on_first, together
 from aiftrain.train.tracking import Tracker
@@ -69,11 +70,17 @@ class Checkpoints:
         self._retain()
 
     def resume(self, engine: Engine) -> TrainState:
-        """Fill the engine from the newest checkpoint that verifies; a fresh state where nothing was ever saved."""
+        """Fill the engine from the newest checkpoint that verifies; a fresh state where nothing was ever saved.
+
+        A fresh one has the weights of `init_from`, where the run begins from published ones.
+        """
         on_first(self.catalog.remove_incomplete)
         self._set_void_aside()
         entry = self.newest_whole()
         if entry is None:
+            if init := self.spec.init_from:
+                begin_from(init, engine, self.spec, self.rank)
+                self.tracker.event("init_from", path=init.path)
             return TrainState(guard=self._remembered(None))
         state = self._load(engine, entry)
         past = state.guard

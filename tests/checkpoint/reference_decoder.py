@@ -50,7 +50,8 @@ def attention(model: ModelSpec, w: Mapping[str, Array], x: Array) -> Array:
     group = model.num_heads // model.num_kv_heads
     key, value = (np.repeat(part, group, axis=0) for part in (rotate(model, key), value))
     scores = rotate(model, query) @ key.transpose(0, 2, 1) / np.sqrt(model.head_size)
-    scores = np.where(np.tri(len(x), dtype=bool), scores, -np.inf)
+    seen = np.tri(len(x), dtype=bool) & ~np.tri(len(x), k=-(model.sliding_window or len(x)), dtype=bool)
+    scores = np.where(seen, scores, -np.inf)
     shares = np.exp(scores - scores.max(-1, keepdims=True))
     mixed: Array = shares / shares.sum(-1, keepdims=True) @ value
     return mixed.transpose(1, 0, 2).reshape(len(x), -1) @ w["attention.output.weight"]

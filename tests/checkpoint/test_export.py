@@ -48,6 +48,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "all key heads, wide heads": LLAMA | {"num_kv_heads": 4, "head_dim": 16, "rope_theta": 5e5, "norm_eps": 1e-3},
     "qk-norm": LLAMA | {"qk_norm": True, "head_dim": 10},
     "qk-norm, tied, odd heads": LLAMA | {"qk_norm": True, "tie_embeddings": True, "num_heads": 3, "num_kv_heads": 3},
+    "window": LLAMA | {"sliding_window": 7},
     "hidden size not a multiple of heads": LLAMA | {"num_heads": 5, "num_kv_heads": 5, "head_dim": 6},
 }
 

@@ -11,10 +11,13 @@ import transformers
 from safetensors.torch import save_file
 
 from aiftrain.checkpoint.huggingface import Weight, architecture, check_exportable, config, weights
+from aiftrain.checkpoint.pretrained.shape import differences, shape
 from aiftrain.errors import UserError
 from aiftrain.plan.spec import resolve
 from aiftrain.run.model import ModelSpec
 from aiftrain.train.model import Decoder, initialise
+from tests.checkpoint.published import KINDS, publish
+from tests.conftest import small_spec
 
 MOE = "{num_experts: 4, experts_per_token: 2, expert_intermediate_size: 16, every: 2}"
 SMALL = ["model.vocab_size=300", "model.hidden_size=32", "model.intermediate_size=48", "train.sequence_length=16"]
@@ -53,7 +56,6 @@ def _turned(values: torch.Tensor, weight: Weight) -> torch.Tensor:
     [
         ("bloom-560m", "no positions=alibi, no norm=layer"),
         ("apertus-8b", "no mlp=xielu"),
-        ("minerva-1b", "no sliding_window=2048"),
         ("mixtral-8x7b", "no moe without qk_norm"),
         ("smollm3-3b", "no nope_every=4"),
     ],
@@ -61,6 +63,22 @@ def _turned(values: torch.Tensor, weight: Weight) -> torch.Tensor:
 def test_a_shape_without_words_is_refused(recipe: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         check_exportable(resolve([f"recipe=replica/{recipe}", "factory=lumi"]).model)
+
+
+def test_only_mistral_has_a_window_and_in_every_layer() -> None:
+    model = resolve(["recipe=replica/minerva-1b", "factory=lumi"]).model
+    check_exportable(model)
+    assert architecture(model) == ("MistralForCausalLM", {"model_type": "mistral", "sliding_window": 2048})
+    with pytest.raises(UserError, match="no global_every=4, no sliding_window with qk_norm"):
+        check_exportable(model.model_copy(update={"global_every": 4, "qk_norm": True}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_imported_shape_is_exported_as_itself(tmp_path: Path, kind: str) -> None:
+    theirs = shape(json.loads((publish(tmp_path / "model", kind) / "config.json").read_text()))
+    spec = small_spec(model={"name": "test", **theirs})
+    check_exportable(spec.model)
+    assert list(differences(spec.model, shape(config(spec, eos_id=0)))) == []
 
 
 @pytest.mark.parametrize("recipe", ["eu-llm-7b", "eu-llm-moe", "replica/eurollm-9b", "replica/tildeopen-30b"])

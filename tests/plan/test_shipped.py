@@ -64,6 +64,8 @@ def test_a_choice_is_named_like_its_file_and_fits_its_model(group: str, choice: 
         document["base_url"] = "https://wandb.example.eu"
     if choice == "cpu":  # filled in where it stands
         document["bf16"] = False
+    if choice == "imported":  # filled in from the weights
+        document |= {**GROUPS.read(group, "smoke"), "name": choice}
     MODELS[group].model_validate(document)
 
 

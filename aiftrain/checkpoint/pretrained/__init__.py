@@ -1,0 +1,1 @@
+"""Published weights in Hugging Face's form, read as if they were a checkpoint of ours."""

@@ -103,6 +103,7 @@ def _show(spec: RunSpec, plan: LaunchPlan, console: Console) -> None:
         *_run_rows(spec, estimate),
         *_layout_rows(spec, plan),
         *_memory_rows(plan),
+        *_traffic_rows(plan),
         *_rate_rows(plan.prediction),
         *_job_rows(spec, estimate),
     ]
@@ -160,6 +161,14 @@ def _memory_rows(plan: LaunchPlan) -> Iterator[tuple[str, str]]:
     yield "", ", ".join(known[4:])
     by_stage = (f"{stage}: {output.size(octets)}" for stage, octets in enumerate(plan.estimate.states_by_stage))
     yield "", f"model states under ZeRO {', '.join(by_stage)}"
+
+
+def _traffic_rows(plan: LaunchPlan) -> Iterator[tuple[str, str]]:
+    """What one rank hands to others in a step; nothing where it is alone."""
+    kinds = {name.replace("_", "-"): octets for name, octets in plan.traffic if octets}
+    if kinds:
+        parts = ", ".join(f"{kind} {output.size(octets)}" for kind, octets in kinds.items())
+        yield "traffic", f"{output.size(plan.traffic.total)} a rank and step: {parts}"
 
 
 def _rate_rows(prediction: Prediction) -> Iterator[tuple[str, str]]:

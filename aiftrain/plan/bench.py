@@ -15,6 +15,7 @@ from aiftrain.plan.overrides import own_groups, parse
 from aiftrain.plan.plan import LaunchPlan, make_plan
 from aiftrain.plan.prediction import predict
 from aiftrain.plan.spec import validate
+from aiftrain.plan.traffic import traffic
 from aiftrain.run.bench import Cases, Missing, StepCase
 from aiftrain.run.layout import Execution, ParallelLayout, make_layout, ranks_per_node
 from aiftrain.run.spec import RunSpec
@@ -49,6 +50,7 @@ def bench_plan(spec: RunSpec) -> LaunchPlan:
     return LaunchPlan(
         execution=Execution(layout=layout, precision=precision),
         estimate=estimate(spec, precision),
+        traffic=traffic(spec, layout, precision),
         prediction=predict(spec, layout, precision),
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate, chain, pairwise
 
-from aiftrain.plan.parameters import Groups, tensor_sizes
+from aiftrain.plan.parameters import Groups, Shares, expert_sizes, tensor_sizes
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ranks_per_node
 from aiftrain.run.model import ModelSpec
@@ -117,27 +117,45 @@ def states_of(spec: RunSpec, precision: Precision, *, nodes: int | None = None, 
     Of a pipeline's ranks those of the stage that holds most.
     """
     stage = spec.parallelism.stage if stage is None else stage
-    ranks = max(1, (nodes or spec.nodes) * ranks_per_node(spec) // spec.parallelism.pipeline)
     bf16_weights = precision == "bf16" and not uses_autocast(spec, precision, stage)
     held = (
-        state_bytes(
-            groups,
-            ranks,
-            stage,
-            states=tuple(len(group.states) for group in spec.optimizer.groups),
-            bf16_weights=bf16_weights,
-            persistent=persistent_elements(spec.model),
-        )
-        for groups in _groups(spec)
+        _bytes_on_a_rank(spec, layers, nodes or spec.nodes, stage, bf16_weights=bf16_weights)
+        for layers in _stages_of(spec)
     )
     return max(held, key=lambda states: states.total)
 
 
-def _groups(spec: RunSpec) -> Iterator[Groups]:
-    """The tensors of each stage of the run's pipeline, or of the whole model, in the optimizer's groups."""
+def _bytes_on_a_rank(spec: RunSpec, layers: range, nodes: int, stage: int, *, bf16_weights: bool) -> StateBytes:
+    """Of the ranks of a stage of the pipeline with these layers. Experts that ranks share out have fewer holders."""
+    strategy, groups = spec.parallelism, spec.optimizer.groups
+    sharers = max(1, nodes * ranks_per_node(spec) // (strategy.pipeline * strategy.tensor))
+    shares = Shares(strategy.tensor, strategy.expert)
+    parts = [(tensor_sizes(spec.model, groups, layers, shares), strategy.shard_group or sharers)]
+    if strategy.expert > 1:
+        parts.append((expert_sizes(spec.model, groups, layers, shares), max(1, sharers // strategy.expert)))
+    states = tuple(len(group.states) for group in groups)
+    persistent = persistent_elements(spec.model)
+    held = []
+    for sizes, ranks in parts:
+        used = [(group, kept) for group, kept in zip(sizes, states, strict=True) if group]
+        held.append(
+            state_bytes(
+                tuple(group for group, _ in used),
+                ranks,
+                stage,
+                states=tuple(kept for _, kept in used),
+                bf16_weights=bf16_weights,
+                persistent=persistent,
+            )
+        )
+    return StateBytes(**{name: sum(getattr(each, name) for each in held) for name in StateBytes.model_fields})
+
+
+def _stages_of(spec: RunSpec) -> Iterator[range]:
+    """The layers of each stage of the run's pipeline; all where there is none."""
     model = spec.model
     bounds = stage_bounds(model, spec.parallelism.pipeline, spec.train.sequence_length) or (0, model.num_layers)
-    return (tensor_sizes(model, spec.optimizer.groups, range(*ends)) for ends in pairwise(bounds))
+    return (range(*ends) for ends in pairwise(bounds))
 
 
 def optimizer_bytes(spec: RunSpec) -> int:

@@ -11,6 +11,7 @@ from aiftrain.plan.limits import launch_problems, precision_problems, site_probl
 from aiftrain.plan.memory import choose_precision
 from aiftrain.plan.pipeline import pipeline_warnings
 from aiftrain.plan.prediction import Prediction, predict
+from aiftrain.plan.traffic import Traffic, traffic
 from aiftrain.plan.training_stages import stage_problems
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import Execution, make_layout, sharing_problems
@@ -22,6 +23,7 @@ class LaunchPlan(Strict):
 
     execution: Execution
     estimate: Estimate
+    traffic: Traffic
     prediction: Prediction
 
     @property
@@ -61,6 +63,7 @@ def make_plan(spec: RunSpec, *, to_launch: bool = False, precision: Precision | 
     return LaunchPlan(
         execution=Execution(layout=layout, precision=precision),
         estimate=estimate(spec, precision),
+        traffic=traffic(spec, layout, precision),
         prediction=predict(spec, layout, precision),
     )
 

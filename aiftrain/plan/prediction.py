@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 from aiftrain.plan.cost import Cost, cost
 from aiftrain.plan.flops import run_flops
@@ -15,6 +16,7 @@ from aiftrain.plan.throughput.figures import as_measured
 from aiftrain.plan.throughput.layer import UnknownFigure
 from aiftrain.plan.throughput.own import calibration_for
 from aiftrain.plan.throughput.step import Setting, Shape, StepTime, mean_time, step_time
+from aiftrain.plan.traffic import mean_gathers, travelling_bytes
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import Precision, RunSpec
@@ -129,6 +131,8 @@ def setting_of(spec: RunSpec, layout: ParallelLayout, precision: Precision, cali
         precision=precision,
         constants=calibration.constants,
         stack=calibration.named(STACK),
+        travelling=travelling_bytes(spec, layout, precision),
+        secondary_group=spec.parallelism.secondary_group,
     )
 
 
@@ -139,7 +143,7 @@ def rate(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Rate:
     if spec.train.fp8 != "none":
         constants = setting.constants.model_copy(update={"fp8_share": FP8_SHARE})
         setting = replace(setting, precision="fp8", constants=constants)
-    spans = [(step_time(_during(phase, setting)), steps) for phase, steps in spec.timeline.spans()]
+    spans = [(step_time(_during(phase, spec, setting)), steps) for phase, steps in spec.timeline.spans()]
     time = mean_time(spans)
     factor = calibration.constants.range_factor(spec.hardware.name)
     return Rate(
@@ -157,8 +161,12 @@ def rate(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Rate:
     )
 
 
-def _during(phase: Phase, setting: Setting) -> Setting:
-    return replace(setting, layout=setting.layout.during(phase), sequence_length=phase.sequence_length)
+def _during(phase: Phase, spec: RunSpec, setting: Setting) -> Setting:
+    layout = setting.layout.during(phase)
+    changes: dict[str, Any] = {"layout": layout, "sequence_length": phase.sequence_length}
+    if layout.zero_stage == 3:
+        changes["gathers"] = mean_gathers(spec, layout, setting.travelling or setting.element)
+    return replace(setting, **changes)
 
 
 def _flop_share(spec: RunSpec, time: StepTime, precision: Precision) -> float | None:

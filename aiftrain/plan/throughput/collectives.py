@@ -54,14 +54,14 @@ class Links:
         hop = self.hop if outside > 1 else self.near_hop
         return gather_seconds(size, group, inside, self.near, self.far) + hop * (group - 1)
 
-    def exchange(self, size: float, group: int, choices: int | None = None) -> float:
-        """Seconds of an all-to-all in which each of `group` ranks sends `size` bytes in all.
+    def exchange(self, size: float, group: int, choices: int | None = None, stride: int = 1) -> float:
+        """Seconds of an all-to-all in which each of `group` ranks, `stride` apart, sends `size` bytes in all.
 
         With `choices` each token is sent to as many ranks at random, but to each domain only once.
         """
         if group == 1:
             return 0.0
-        inside = max(1, min(group, self.domain))
+        inside = max(1, min(group, self.domain // stride))
         outside = group // inside
         near = size * (inside - 1) / inside / self.near
         copies = (outside - 1) / outside

@@ -75,6 +75,15 @@ class Variant(Strict):
     eager: float = Field(1.0, gt=0)
 
 
+class Talk(Strict):
+    """What software hands to collectives, where it differs from Megatron-LM. Ours: plan/traffic.py counts it."""
+
+    all_reduces: bool = False  # gradients of ZeRO 1 and 2, in the place of sharing them out
+    sums_again: float = Field(2.0, ge=0)  # of a layer's two sums over a tensor: under full recomputation, once more
+    exchanges_heads: bool = False  # all-to-alls around attention, in the place of a ring of keys and values
+    sends_all: bool = False  # every rank of a tensor sends all its tokens to experts, in the place of a share of them
+
+
 class Stack(Strict):
     """Training software: what it does, as far as it changes the time of a step."""
 
@@ -88,6 +97,7 @@ class Stack(Strict):
     zero_stage: int = Field(0, ge=0, le=3)  # where a table states none; Megatron's distributed optimizer is stage 1
     interleaves: bool = False  # a pipeline whose schedule is not stated is interleaved, one layer at a time
     sequence_parallel: bool = False  # where a table does not say
+    talk: Talk = Talk()
     sends_once: bool = False  # a token goes to another node once, however many of its experts are there
     variants: tuple[Variant, ...] = ()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 
+from aiftrain.plan.layer_traffic import exchanged_size
 from aiftrain.plan.stage_layers import stage_layers
 from aiftrain.plan.throughput.collectives import Links, overlapped
 from aiftrain.plan.throughput.constants import Constants, Stack
@@ -80,6 +81,9 @@ class Setting:
     precision: str
     constants: Constants
     stack: Stack
+    travelling: int | None = None  # bytes of a weight and of a gradient; None: as its software has it
+    gathers: float = 2.0  # of each weight in a micro-batch of stage 3
+    secondary_group: int = 1  # ranks that hold one more copy: all gathers of a step but the first are inside them
 
     @property
     def model(self) -> ModelSpec:
@@ -206,10 +210,13 @@ def _layer_traffic(setting: Setting, links: Links) -> float:
     tensor, context = layout.tensor_parallel, layout.context_parallel
     tokens = layout.micro_batch * setting.sequence_length / context
     hidden = setting.element * tokens * model.hidden_size
-    # Four all-reduces a layer, each a reduce-scatter and an all-gather; full recomputation does two of them again.
-    rounds = (4 + 2 * setting.second_passes) * 2
+    # Four all-reduces a layer, each a reduce-scatter and an all-gather.
+    rounds = (4 + setting.stack.talk.sums_again * setting.second_passes) * 2
     time = rounds * links.gather(hidden, tensor)
-    if context > 1:
+    if context > 1 and setting.stack.talk.exchanges_heads:
+        heads = setting.element * tokens * exchanged_size(model, tensor, context)
+        time += (2 + setting.second_passes) * links.exchange(heads, context, stride=tensor)
+    elif context > 1:
         keys = setting.element * tokens * 2 * model.kv_size / tensor
         time += 3 * links.gather(keys * context, context, tensor)  # keys and values round the ring, gradients back
     return time
@@ -220,7 +227,8 @@ def _expert_traffic(setting: Setting, links: Links) -> float:
     model, layout = setting.model, setting.layout
     moe = model.moe
     assert moe is not None
-    tokens = layout.micro_batch * setting.sequence_length / layout.context_parallel / layout.tensor_parallel
+    senders = layout.context_parallel * (1 if setting.stack.talk.sends_all else layout.tensor_parallel)
+    tokens = layout.micro_batch * setting.sequence_length / senders
     size = setting.element * tokens * moe.experts_per_token * model.hidden_size
     rounds = 4 + 2 * setting.second_passes
     choices = moe.experts_per_token if setting.stack.sends_once else None
@@ -245,23 +253,34 @@ def _data(setting: Setting, links: Links, micro: _MicroBatch) -> float:
     if group == 1:
         return 0.0
     stride = layout.tensor_parallel
-    weights = setting.element * micro.parameters
-    gradients = max(setting.element, setting.stack.gradient_bytes) * micro.parameters
+    weights = (setting.travelling or setting.element) * micro.parameters
+    width = setting.travelling or max(setting.element, setting.stack.gradient_bytes)
+    gradients = width * micro.parameters
     if layout.zero_stage == 3:
-        sharing = min(layout.shard_group or group, group)
-        layers = -(-setting.model.num_layers // layout.pipeline_parallel)  # each is gathered by itself
-        one = 2 * links.gather(weights / layers, sharing, stride) + links.gather(gradients / layers, sharing, stride)
-        total = layout.accumulation * layers * one
-        if sharing < group:
-            across = 2 * links.gather(gradients / sharing, group // sharing, stride * sharing)
-            total += across
+        total = _sharing_everything(setting, links, weights, gradients)
         computing = micro.total * layout.accumulation
         return overlapped(computing, total, constants.data_overlap) - computing
     # DeepSpeed's stage 2 has no place for whole gradients and shares them out after every micro-batch.
     rounds = layout.accumulation if layout.zero_stage == 2 else 1
     hiding = micro.hides_gradients * rounds
-    total = rounds * links.gather(gradients, group, stride) + links.gather(weights, group, stride)
+    sums = rounds * (2 if layout.zero_stage and setting.stack.talk.all_reduces else 1)
+    total = sums * links.gather(gradients, group, stride) + links.gather(weights, group, stride)
     return overlapped(hiding, total, constants.data_overlap) - hiding
+
+
+def _sharing_everything(setting: Setting, links: Links, weights: float, gradients: float) -> float:
+    """Seconds of a step of stage 3: weights before their use, gradients, layer by layer; gradients over replicas."""
+    layout, stride = setting.layout, setting.layout.tensor_parallel
+    group = layout.data_parallel * layout.context_parallel
+    sharing = min(layout.shard_group or group, group)
+    layers = -(-setting.model.num_layers // layout.pipeline_parallel)  # each is gathered by itself
+    rounds = setting.gathers * layout.accumulation
+    far = 1.0 if setting.secondary_group > 1 else rounds
+    time = far * links.gather(weights / layers, sharing, stride)
+    time += (rounds - far) * links.gather(weights / layers, setting.secondary_group, stride)
+    time += layout.accumulation * links.gather(gradients / layers, sharing, stride)
+    across = 2 * links.gather(gradients / sharing, group // sharing, stride * sharing)
+    return layers * time + across
 
 
 def _optimizer(setting: Setting, device: Device) -> float:

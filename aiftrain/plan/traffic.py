@@ -1,7 +1,8 @@
 """What one rank of our engine hands to collectives in an optimizer step, in bytes by kind, for every strategy.
 
 tests/ranks/test_traffic.py holds it against what ranks really hand over (train/traffic.py). A few numbers of a step,
-such as the gradients' norm, are left out, and so is what a rank alone in its group hands to itself.
+such as the gradients' norm, are left out, and so are what a rank alone in its group hands to itself and what Muon does
+to put matrices together.
 """
 
 from __future__ import annotations

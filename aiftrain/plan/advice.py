@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from aiftrain.errors import Problem
 from aiftrain.plan.groups import Groups
 from aiftrain.plan.limits import chosen_partition, data_problems
-from aiftrain.plan.memory import GIB, choose_precision, memory_per_rank, states_of
+from aiftrain.plan.memory import GIB, choose_precision, host_bytes, memory_per_rank, states_of
 from aiftrain.plan.node import at_site
 from aiftrain.plan.pipeline import zero_stages
 from aiftrain.run.layout import ParallelLayout, make_layout, ranks_per_node
@@ -28,6 +28,16 @@ def memory_problem(spec: RunSpec, precision: Precision) -> Problem | None:
     ranks = f"{spec.nodes * each:,} ranks ({spec.nodes:,} nodes x {each})"
     found = f"model states take {_gib(need)} on each of {ranks}, and each has {_gib(have)} on {spec.hardware.name}"
     return Problem(f"parallelism={spec.parallelism.name}", found, _what_fits(spec, precision, have))
+
+
+def host_problem(spec: RunSpec, precision: Precision) -> Problem | None:
+    """Refuses a run whose offloaded states exceed the memory of its nodes."""
+    have, each = spec.hardware.node_memory_gib, ranks_per_node(spec)
+    need = host_bytes(spec, precision) * each
+    if have is None or need <= have * GIB:
+        return None
+    found = f"the offloaded states of {each} ranks take {_gib(need)}, and a node has {_gib(int(have * GIB))}"
+    return Problem(f"parallelism={spec.parallelism.name}", found, "more nodes, or parallelism.offload_optimizer=none")
 
 
 def cannot_run_here(spec: RunSpec, precision: Precision) -> Problem | None:

@@ -49,6 +49,9 @@ class EngineTraits:
     buckets: int = 1
     gathered_layers: int = 0  # layers whose weights are whole at one time, where weights are shared out
     live_elements: int = 0  # parameters that stay gathered for their next use
+    weights_on_host: bool = False  # where weights are shared out: in the CPUs' memory, while no layer needs them
+    optimizer_on_host: bool = False  # its states, and the fp32 masters
+    secondary_group: int = 1  # ranks that together hold one more copy of the weights, at stage 3
     libraries: int = 3 * _GIB // 2  # the device's context, the libraries' kernels, NCCL's channels
     fragmentation: float = 0.1  # of what comes and goes: the allocator's rounding, and holes that nothing fits in
 

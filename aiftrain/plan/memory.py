@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate, chain, pairwise
+from typing import Literal
 
 from aiftrain.plan.parameters import Groups, Shares, expert_sizes, tensor_sizes
 from aiftrain.run.base import Strict
@@ -148,7 +149,38 @@ def _bytes_on_a_rank(spec: RunSpec, layers: range, nodes: int, stage: int, *, bf
                 persistent=persistent,
             )
         )
-    return StateBytes(**{name: sum(getattr(each, name) for each in held) for name in StateBytes.model_fields})
+    whole = StateBytes(**{name: sum(getattr(each, name) for each in held) for name in StateBytes.model_fields})
+    width, elements = (2 if bf16_weights else 4), sum(sum(map(sum, sizes)) for sizes, _ in parts)
+    return _on_device(spec, whole, copy=width * elements // strategy.secondary_group)
+
+
+def _on_device(spec: RunSpec, states: StateBytes, copy: int) -> StateBytes:
+    """What of the states of a rank lies in its device's memory, with the `copy` for a secondary group."""
+    here = {
+        "weights": 0 if offloaded(spec, "offload_parameters") else states.weights,
+        "optimizer": 0 if offloaded(spec, "offload_optimizer") else states.optimizer,
+    }
+    here["weights"] += copy if spec.parallelism.secondary_group > 1 else 0
+    return states.model_copy(update=here)
+
+
+def offloaded(spec: RunSpec, what: Literal["offload_optimizer", "offload_parameters"]) -> bool:
+    """Whether that lies in the memory of the node instead of the device's; CPUs have no other."""
+    return getattr(spec.parallelism, what) != "none" and not spec.hardware.is_cpu
+
+
+def host_bytes(spec: RunSpec, precision: Precision) -> int:
+    """What one rank keeps in the memory of its node, besides what is in its device's: states that are offloaded.
+
+    With the optimizer its gradients come too, in fp32. (DeepSpeed 0.19.8, stage_1_and_2.py and stage3.py)
+    """
+    strategy = spec.parallelism.model_copy(update={"offload_optimizer": "none", "offload_parameters": "none"})
+    everything = states_of(spec.model_copy(update={"parallelism": strategy}), precision)
+    weights = everything.weights if offloaded(spec, "offload_parameters") else 0
+    if not offloaded(spec, "offload_optimizer"):
+        return weights
+    fewest = min(len(group.states) for group in spec.optimizer.groups)
+    return weights + everything.optimizer * (fewest + 2) // (fewest + 1)
 
 
 def _stages_of(spec: RunSpec) -> Iterator[range]:

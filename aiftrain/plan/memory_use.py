@@ -175,10 +175,12 @@ class _Rank:
         """Weights, gradients and optimizer (ZeRO, arXiv 1910.02054, section 3)."""
         traits, zero = self.traits, self.layout.zero_stage
         weights, gradients, optimizer = self._bytes_each()
+        copy = sum(self._parameters(stage)) / traits.secondary_group if traits.secondary_group > 1 else 0.0
+        held = 0.0 if traits.weights_on_host else self._held(stage, shared_out=zero >= traits.weights_from)
         return (
-            weights * self._held(stage, shared_out=zero >= traits.weights_from),
+            weights * (held + copy),
             gradients * self._held(stage, shared_out=zero >= traits.gradients_from),
-            optimizer * self._held(stage, shared_out=zero >= traits.optimizer_from),
+            optimizer * self._held(stage, shared_out=zero >= traits.optimizer_from) * (not traits.optimizer_on_host),
         )
 
     def _bytes_each(self) -> tuple[float, float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiftrain.errors import ConfigError, Problem
-from aiftrain.plan.advice import cannot_run_here, memory_problem
+from aiftrain.plan.advice import cannot_run_here, host_problem, memory_problem
 from aiftrain.plan.estimate import Estimate, estimate
 from aiftrain.plan.init_from import init_problems
 from aiftrain.plan.legality import layout_problems
@@ -56,8 +56,8 @@ def make_plan(spec: RunSpec, *, to_launch: bool = False, precision: Precision | 
         raise ConfigError([foreign])
     problems += layout_problems(spec) + site_problems(spec) + precision_problems(spec, precision)
     problems += [*sharing_problems(spec), *init_problems(spec)]
-    too_large = memory_problem(spec, precision)
-    problems += [too_large] if too_large else []
+    too_large = (memory_problem(spec, precision), host_problem(spec, precision))
+    problems += [problem for problem in too_large if problem]
     if problems or isinstance(layout, Problem):
         raise ConfigError(problems)
     return LaunchPlan(

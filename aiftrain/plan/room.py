@@ -8,7 +8,7 @@ from dataclasses import replace
 from aiftrain.plan.buckets import bucket_elements, live_elements
 from aiftrain.plan.engine_traits import OURS, OURS_DENSE, OURS_ON_CPU, EngineTraits
 from aiftrain.plan.layouts import RECOMPUTE, layout_of, legal
-from aiftrain.plan.memory import GIB, memory_per_rank, optimizer_bytes, uses_autocast
+from aiftrain.plan.memory import GIB, memory_per_rank, offloaded, optimizer_bytes, uses_autocast
 from aiftrain.plan.memory_use import MemoryUse, memory_use
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import Precision, RunSpec
@@ -24,6 +24,9 @@ def memory(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Memor
         states=optimizer_bytes(spec) / spec.model.parameters,
         bucket_elements=bucket_elements(spec, layout, element),
         live_elements=live_elements(spec, element),
+        weights_on_host=offloaded(spec, "offload_parameters"),
+        optimizer_on_host=offloaded(spec, "offload_optimizer"),
+        secondary_group=spec.parallelism.secondary_group,
     )
     uses = (
         memory_use(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiftrain.plan.memory import GIB, choose_precision, memory_per_rank, state_bytes, states_of
+from aiftrain.plan.memory import GIB, choose_precision, host_bytes, memory_per_rank, state_bytes, states_of
 from aiftrain.plan.parameters import Groups
 from aiftrain.plan.spec import resolve
 from aiftrain.run.model import ModelSpec
@@ -152,3 +152,41 @@ def test_auto_is_bf16_where_the_hardware_is_fast_at_it(asked: str, fast: bool, c
         }
     )
     assert choose_precision(spec) == chosen
+
+
+def seventy(*strategy: str) -> RunSpec:
+    return resolve(["recipe=eu-llm-70b", "factory=marenostrum5", "nodes=64", "train.precision=bf16", *strategy])
+
+
+def test_axes_of_a_model_share_out_its_states() -> None:
+    """On as many ranks a tensor's and a pipeline's share out what ZeRO 1 leaves whole, but for norms."""
+    whole = states_of(seventy("parallelism=zero1"), "bf16")
+    halved = states_of(seventy("parallelism=tp"), "bf16")
+    assert halved.weights == pytest.approx(whole.weights / 2, rel=1e-3)
+    assert halved.optimizer == pytest.approx(whole.optimizer, rel=1e-3)
+    quarter = states_of(seventy("parallelism=3d"), "bf16")
+    assert whole.weights / 4 < quarter.weights < whole.weights / 3, "the last stage has the head besides its layers"
+
+
+def test_offloaded_states_are_the_nodes() -> None:
+    on_device = states_of(seventy("parallelism=zero3"), "bf16")
+    optimizer = states_of(seventy("parallelism=zero3", "parallelism.offload_optimizer=cpu"), "bf16")
+    assert (optimizer.weights, optimizer.gradients, optimizer.optimizer) == (on_device.weights, on_device.gradients, 0)
+    everything = seventy("parallelism=offload3")
+    assert (states_of(everything, "bf16").weights, states_of(everything, "bf16").optimizer) == (0, 0)
+    assert host_bytes(everything, "bf16") == on_device.weights + on_device.optimizer * 4 // 3
+    assert host_bytes(seventy("parallelism=zero3"), "bf16") == 0
+
+
+def test_a_secondary_copy_is_counted() -> None:
+    plain = states_of(seventy("parallelism=zero3"), "bf16")
+    copied = states_of(seventy("parallelism=hpz", "parallelism.secondary_group=4"), "bf16")
+    assert copied.weights - plain.weights == 2 * seventy().model.parameters // 4
+
+
+def test_a_shard_group_holds_everything() -> None:
+    plain, grouped = (
+        states_of(seventy(*words), "bf16")
+        for words in (["parallelism=zero3"], ["parallelism=mics", "parallelism.shard_group=64"])
+    )
+    assert grouped.optimizer == pytest.approx(plain.optimizer * 4, rel=1e-3)

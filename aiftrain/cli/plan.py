@@ -139,10 +139,12 @@ def _first_and_last(stages: list[Stage]) -> list[Stage]:
 
 
 def _layout_rows(spec: RunSpec, plan: LaunchPlan) -> Iterator[tuple[str, str]]:
+    from aiftrain.plan.layouts import strategy_of, words_of
+
     layout = plan.execution.layout
     nodes = output.plural(layout.nodes, "node")
     yield "ranks", f"{layout.world_size:,}: {nodes} x {layout.ranks_per_node} ({spec.hardware.title})"
-    chosen = f"{spec.parallelism.name}: zero{layout.zero_stage}" if spec.parallelism.name == "auto" else None
+    chosen = f"auto: {' '.join(words_of(strategy_of(layout)))}" if spec.parallelism.name == "auto" else None
     passes = f"{layout.accumulation} x {layout.micro_batch} sequences of each rank a step"
     of = f" in every {layout.recompute_every} layers" if layout.recompute_every > 1 else ""
     again = "" if layout.recompute == "none" else f"; {layout.recompute} recomputation{of}"

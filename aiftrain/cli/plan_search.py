@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SHOWN = 5  # layouts in the table
 _SEEN = 0.0005  # a smaller effect would read 0.0%
 # The keys that a search decides, and those that one over nodes decides besides.
-_SEARCHED = ("parallelism", "parallelism.zero_stage", "train.micro_batch", "train.recompute")
+_SEARCHED = ("parallelism", "train.micro_batch", "train.recompute")
 _NODES = ("nodes", "launcher.partition", "launcher.qos")
 
 
@@ -42,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
     by_nodes = on_all_nodes(spec, precision) if goal or options.picture else []
     if goal:
         spec = meet(goal, by_nodes).spec
-    candidates = judge(_with_a_layout(spec, precision), precision)
+    candidates = judge(spec, precision, axes=True)
+    _refuse_too_large(spec, precision, candidates)
     found = _Findings(candidates, precision, by_nodes, goal, _command(options.overrides, candidates[0], spec, goal))
     if options.json:
         output.print_json(found.as_document())
@@ -113,25 +114,26 @@ def _refuse(spec: RunSpec, precision: Precision, *, any_nodes: bool) -> None:
         raise ConfigError(problems)
 
 
-def _with_a_layout(spec: RunSpec, precision: Precision) -> RunSpec:
-    """The spec, of which at least one layout fits. Raises ConfigError where none does."""
-    from aiftrain.plan.search import best
+def _refuse_too_large(spec: RunSpec, precision: Precision, candidates: Sequence[Candidate]) -> None:
+    """Raises ConfigError where no layout fits."""
+    from aiftrain.plan.search import best_of
 
-    found = best(spec, precision)
+    found = best_of(candidates, spec, precision)
     if isinstance(found, Problem):
         raise ConfigError([found])
-    return spec
 
 
 def _command(overrides: Sequence[str], winner: Candidate, spec: RunSpec, goal: Goal) -> str:
     """The command line that takes the best layout: what was typed, with what the search has decided."""
     from aiftrain.plan.counts import queue_words
+    from aiftrain.plan.layouts import words_of
 
     decided = {*_SEARCHED, *(_NODES if goal else ())}
-    kept = [word for word in overrides if word.lstrip("+").partition("=")[0] not in decided]
+    keys = {word: word.lstrip("+").partition("=")[0] for word in overrides}
+    kept = [word for word, key in keys.items() if key not in decided and not key.startswith("parallelism.")]
     layout = winner.layout
     words = [
-        f"parallelism={winner.strategy}",
+        *words_of(winner.spec.parallelism),
         f"train.micro_batch={layout.micro_batch}",
         f"train.recompute={layout.recompute}",
     ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pydantic import Field
 
 from aiftrain.errors import Problem
+from aiftrain.plan.axes import with_axes
 from aiftrain.plan.counts import counts, placed
-from aiftrain.plan.layouts import RECOMPUTE, layout_of, legal
+from aiftrain.plan.layouts import RECOMPUTE, formed, layout_of, legal, micro_batches
 from aiftrain.plan.memory import GIB, memory_per_rank
 from aiftrain.plan.memory_use import MemoryUse
 from aiftrain.plan.prediction import Rate, rate
@@ -18,6 +19,7 @@ from aiftrain.run.base import Strict
 from aiftrain.run.layout import ParallelLayout, make_layout
 from aiftrain.run.spec import Precision, RunSpec
 
+_LARGEST_MICRO_BATCH = 4  # with other degrees of model parallelism: their products are long without more
 _AS_FAST = 0.001  # a difference that no prediction can tell from none
 _SPENT_ON = {  # the parts of a step, as the subject of "takes"
     "compute": "computation",
@@ -49,8 +51,9 @@ class Candidate(Strict):
         degrees = {
             "tp": layout.tensor_parallel,
             "pp": layout.pipeline_parallel,
-            "cp": layout.context_parallel,
+            "sp": layout.context_parallel,
             "ep": layout.expert_parallel,
+            "group": layout.shard_group or 1,
         }
         name = f"zero{layout.zero_stage}" if layout.zero_stage else "ddp"
         return " ".join([name, *(f"{kind}{degree}" for kind, degree in degrees.items() if degree > 1)])
@@ -62,20 +65,29 @@ class Candidate(Strict):
         )
 
 
-def judge(spec: RunSpec, precision: Precision) -> list[Candidate]:
+def judge(spec: RunSpec, precision: Precision, *, axes: bool = False) -> list[Candidate]:
     """Every legal layout on the spec's nodes, the best first; none where the batch cannot be shared out.
+
+    axes: with other degrees of model parallelism as well; without, in a tenth of the time, those of the spec alone.
 
     First those that fit, the fastest first; of equally fast ones that with the lowest ZeRO stage, which exchanges
     least, then that with the least memory. Where speed or memory is unknown, those nearest to what was asked for.
     Last those that do not fit, the smallest first.
     """
-    candidates = sorted((_candidate(form, precision) for form in legal(spec)), key=_order(spec))
+    found = [_candidate(form, precision) for form in legal(spec)]
+    if axes:
+        found += [candidate for form in with_axes(spec) for candidate in _roomiest_forms(form, precision)]
+    candidates = sorted(found, key=_order(spec))
     return [candidate.model_copy(update={"why": _why(candidate, candidates[0])}) for candidate in candidates]
 
 
 def best(spec: RunSpec, precision: Precision) -> RunSpec | Problem:
     """The spec in its best form, or why it has none and what would help."""
-    candidates = judge(spec, precision)
+    return best_of(judge(spec, precision, axes=True), spec, precision)
+
+
+def best_of(candidates: Sequence[Candidate], spec: RunSpec, precision: Precision) -> RunSpec | Problem:
+    """The same of what `judge` found."""
     if not candidates:
         return _cannot_share(spec)
     if candidates[0].fits is False:
@@ -95,6 +107,19 @@ def gib_of(candidate: Candidate) -> str:
     return f"{candidate.memory.total / GIB:,.1f} GiB{of}"
 
 
+def _roomiest_forms(spec: RunSpec, precision: Precision) -> Iterator[Candidate]:
+    """Of each micro-batch, a power of two, the form that computes least again, of those that fit; else the smallest."""
+    for micro_batch in micro_batches(spec):
+        if micro_batch > _LARGEST_MICRO_BATCH or micro_batch & (micro_batch - 1):
+            continue
+        forms = (formed(spec, spec.parallelism.stage, micro_batch, recompute) for recompute in RECOMPUTE)
+        for form in forms:
+            candidate = _candidate(form, precision)
+            if candidate.fits is not False:
+                break
+        yield candidate
+
+
 def _candidate(form: RunSpec, precision: Precision) -> Candidate:
     layout = layout_of(form)
     use = memory(form, layout, precision)
@@ -110,18 +135,27 @@ def _candidate(form: RunSpec, precision: Precision) -> Candidate:
 
 def _order(spec: RunSpec) -> Callable[[Candidate], tuple[float, ...]]:
     """The key that sorts candidates for `judge`."""
-    train = spec.train
+    train, asked = spec.train, spec.parallelism.ranks_of_a_model * spec.parallelism.expert
 
     def key(candidate: Candidate) -> tuple[float, ...]:
         layout, size = candidate.layout, candidate.memory.total
         if candidate.fits is False:
             return 2, size
         if candidate.fits and candidate.rate:
-            return 0, candidate.rate.seconds_per_step, layout.zero_stage, size
-        changes = (layout.micro_batch != train.micro_batch, layout.recompute != train.recompute, layout.zero_stage)
+            return 0, candidate.rate.seconds_per_step, layout.zero_stage, _one_model(layout), size
+        changes = (
+            _one_model(layout) != asked,
+            layout.micro_batch != train.micro_batch,
+            layout.recompute != train.recompute,
+            layout.zero_stage,
+        )
         return 1, *changes, RECOMPUTE.index(layout.recompute), size
 
     return key
+
+
+def _one_model(layout: ParallelLayout) -> int:
+    return layout.tensor_parallel * layout.pipeline_parallel * layout.context_parallel * layout.expert_parallel
 
 
 def _why(candidate: Candidate, winner: Candidate) -> str:

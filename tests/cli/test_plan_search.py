@@ -68,7 +68,8 @@ def test_the_command_it_ends_with_takes_the_best_layout(capsys: pytest.CaptureFi
 
 def test_json_has_every_layout_and_every_number_of_nodes(capsys: pytest.CaptureFixture[str]) -> None:
     found = document([*SEVEN, "--search", "--budget", "330_000"], capsys)
-    assert {one["strategy"] for one in found["candidates"]} == {"ddp", "zero1", "zero2", "zero3"}
+    others = {"zero1 tp2", "zero1 tp8 pp2", "zero3 sp2", "zero3 group8"}
+    assert {one["strategy"] for one in found["candidates"]} >= {"ddp", "zero1", "zero2", "zero3"} | others
     assert found["front"][0]["prediction"]["cost"]["bill"]["units"] <= 330_000
     assert len(found["node_counts"]) == 16
     assert found["sensitivity"] and found["rivals"]

@@ -131,24 +131,24 @@ def _bytes_on_a_rank(spec: RunSpec, layers: range, nodes: int, stage: int, *, bf
     strategy, groups = spec.parallelism, spec.optimizer.groups
     sharers = max(1, nodes * ranks_per_node(spec) // (strategy.pipeline * strategy.tensor))
     shares = Shares(strategy.tensor, strategy.expert)
-    parts = [(tensor_sizes(spec.model, groups, layers, shares), strategy.shard_group or sharers)]
-    if strategy.expert > 1:
-        parts.append((expert_sizes(spec.model, groups, layers, shares), max(1, sharers // strategy.expert)))
+    parts = [
+        (tensor_sizes(spec.model, groups, layers, shares), strategy.shard_group or sharers),
+        (expert_sizes(spec.model, groups, layers, shares), max(1, sharers // strategy.expert)),
+    ]
     states = tuple(len(group.states) for group in groups)
     persistent = persistent_elements(spec.model)
-    held = []
-    for sizes, ranks in parts:
-        used = [(group, kept) for group, kept in zip(sizes, states, strict=True) if group]
-        held.append(
-            state_bytes(
-                tuple(group for group, _ in used),
-                ranks,
-                stage,
-                states=tuple(kept for _, kept in used),
-                bf16_weights=bf16_weights,
-                persistent=persistent,
-            )
+    held = [
+        state_bytes(
+            tuple(group for group in sizes if group),
+            ranks,
+            stage,
+            states=tuple(kept for group, kept in zip(sizes, states, strict=True) if group),
+            bf16_weights=bf16_weights,
+            persistent=persistent,
         )
+        for sizes, ranks in parts
+        if any(sizes)
+    ]
     whole = StateBytes(**{name: sum(getattr(each, name) for each in held) for name in StateBytes.model_fields})
     width, elements = (2 if bf16_weights else 4), sum(sum(map(sum, sizes)) for sizes, _ in parts)
     return _on_device(spec, whole, copy=width * elements // strategy.secondary_group)

@@ -62,7 +62,9 @@ class Experts(nn.Module):
         shares, chosen = logits.softmax(-1).topk(self.moe.experts_per_token, dim=-1)
         shares = shares / shares.sum(-1, keepdim=True)
         shares = copy_to(shares, tensor)
-        taken = self._with_room(chosen.view(*x.shape[:-1], -1)).view_as(chosen) if self.moe.capacity_factor else chosen
+        taken = chosen
+        if self.moe.capacity_factor:
+            taken = self._with_room(chosen.unflatten(0, x.shape[:-1])).view_as(chosen)
         mixed = (self._experts(copy_to(tokens, tensor), taken) * shares[..., None].to(x.dtype)).sum(1)
         out = reduce_from(mixed, tensor).view_as(x)
         if self.moe.shared_intermediate_size:

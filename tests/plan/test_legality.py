@@ -53,6 +53,7 @@ def problems(*overrides: str) -> dict[str, str]:
             ["4 is no part of the 6 ranks that share out the batch", "parallelism.expert of 1, 2"],
         ),
         (["parallelism=ep"], "parallelism.expert", ["model smoke has none", "model.moe"]),
+        (["parallelism=ep", "parallelism.zero_stage=2"], "parallelism.expert", ["model smoke has none"]),
         (
             ["parallelism=ep", MOE, "parallelism.tensor=2", "parallelism.zero_stage=3"],
             "parallelism.expert",

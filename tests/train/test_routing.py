@@ -57,6 +57,15 @@ def test_what_went_nowhere_comes_back_as_zeros() -> None:
     assert back[..., 0].tolist() == [[100, 10], [0, 0], [30, 0], [400, 40]]
 
 
+def test_a_rank_without_tokens_has_nothing_to_send() -> None:
+    """An evaluation may have fewer sequences than ranks."""
+    moe = {"num_experts": 4, "experts_per_token": 3, "expert_intermediate_size": 8, "shared_intermediate_size": 8}
+    shape = spec(moe=moe | {"capacity_factor": 1.0})
+    assert shape.moe is not None
+    for experts in (Experts(shape, shape.moe), Experts(shape, shape.moe.model_copy(update={"capacity_factor": None}))):
+        assert experts(torch.zeros(0, 12, 32))[0].shape == (0, 12, 32)
+
+
 def test_tokens_without_room_pass_by_and_are_counted() -> None:
     moe = {"num_experts": 2, "experts_per_token": 1, "expert_intermediate_size": 8, "capacity_factor": 0.5}
     shape = spec(moe=moe)

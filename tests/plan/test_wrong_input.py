@@ -75,6 +75,11 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "optimizer.muon",
         ["parallelism.offload_optimizer=cpu"],
     ),
+    "more offloaded than a node holds": (
+        ["recipe=eu-llm-70b", "factory=lumi", "nodes=1", "parallelism=offload3"],
+        "parallelism=offload3",
+        ["offloaded states of 8 ranks", "and a node has", "offload_optimizer=none"],
+    ),
     "too large": (
         ["recipe=eu-llm-7b", "factory=lumi", "parallelism=ddp"],
         "parallelism=ddp",

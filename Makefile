@@ -14,7 +14,8 @@ test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 slow: .venv/dev.stamp .venv/intel-mpi.stamp
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow tests/test_main_job.py  # alone: it holds the smoke recipe to three minutes
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --ignore tests/test_main_job.py
 
 check: .venv/dev.stamp
 	ruff check .

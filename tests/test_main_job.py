@@ -47,7 +47,7 @@ def aiftrain(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    output, _ = process.communicate(timeout=280)
+    output, _ = process.communicate(timeout=840)
     assert process.returncode == code, output
     assert "Traceback" not in output
     return output
@@ -138,7 +138,7 @@ def test_the_export_gives_the_same_logits_in_transformers(trained: RunFolder, wo
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_smoke_recipe_beats_a_unigram_model_in_three_minutes(tmp_path: Path) -> None:
     started = time.monotonic()
     finish(aiftrain(tmp_path, "recipe=smoke", "run_dir=smoke"))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import ValidationError
-
-from aiftrain.errors import MachineError, UserError
 from aiftrain.run.base import Strict
+from aiftrain.run.documents import read_document
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import Execution
 from aiftrain.run.spec import Precision, RunSpec
-
-T = TypeVar("T", bound=Strict)
 
 FORMAT = 1
 
@@ -134,20 +129,10 @@ class Bench(Strict):
 
 def read_bench(folder: RunFolder) -> Bench:
     """What was measured so far. UserError where nothing was, or another aiftrain wrote it."""
-    return _read(folder.bench_json, Bench, "has no measurements: `python -m aiftrain bench` makes them")
+    lacking = f"{folder.path} has no measurements: `python -m aiftrain bench` makes them"
+    return read_document(folder.bench_json, Bench, lacking)
 
 
 def read_cases(folder: RunFolder) -> Cases:
     """The steps to be timed. UserError where there are none."""
-    return _read(folder.bench_cases, Cases, "is no folder of `python -m aiftrain bench`")
-
-
-def _read(file: Path, model: type[T], lacking: str) -> T:
-    try:
-        return model.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{file.parent} {lacking}") from None
-    except OSError as error:
-        raise MachineError(f"cannot read {file}: {error.strerror}") from error
-    except ValidationError as error:
-        raise UserError(f"{file} is of another aiftrain, or damaged: {error}") from error
+    return read_document(folder.bench_cases, Cases, f"{folder.path} is no folder of `python -m aiftrain bench`")

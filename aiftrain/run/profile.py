@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from aiftrain.errors import MachineError, UserError
 from aiftrain.run.base import Strict
+from aiftrain.run.documents import read_document
 from aiftrain.run.folder import RunFolder
 
 FORMAT = 1
@@ -55,12 +52,5 @@ class Profile(Strict):
 
 def read_profile(folder: RunFolder) -> Profile:
     """UserError where nothing was profiled, or another aiftrain did it."""
-    file: Path = folder.profile_json
-    try:
-        return Profile.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{folder.path} has no profile: train with profile=true") from None
-    except OSError as error:
-        raise MachineError(f"cannot read {file}: {error.strerror}") from error
-    except ValidationError as error:
-        raise UserError(f"{file} is of another aiftrain, or damaged: {error}") from error
+    lacking = f"{folder.path} has no profile: train with profile=true"
+    return read_document(folder.profile_json, Profile, lacking)

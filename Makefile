@@ -36,7 +36,7 @@ setup: .venv/dev.stamp
 	touch $@
 
 .venv/dev.stamp: .venv/train.stamp
-	$(INSTALL) -e '.[train,fp8,parquet,sentencepiece,dev]'
+	$(INSTALL) -e '.[train,fp8,parquet,sentencepiece,s3,seal,sign,dev]'
 	touch $@
 
 # In a folder of its own: here its mpiexec would take the place of Open MPI's. 129 MB to download, 296 MB on the disk.

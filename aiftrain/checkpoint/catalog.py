@@ -25,6 +25,7 @@ from typing import Literal
 from aiftrain.checkpoint.durable import machine_errors, remove_tree
 from aiftrain.checkpoint.manifest import MANIFEST, Manifest, read_manifest
 from aiftrain.checkpoint.shards import CheckpointReader
+from aiftrain.checkpoint.sources import FileSource
 from aiftrain.checkpoint.verify import Fault, check_files, check_sizes
 from aiftrain.errors import DamagedError, MachineError, UserError
 from aiftrain.run.durable import replace_text, sync_folder
@@ -44,7 +45,7 @@ class Checkpoint:
         return self.manifest.step
 
     def reader(self) -> CheckpointReader:
-        return CheckpointReader(self.folder, self.manifest)
+        return CheckpointReader(str(self.folder), self.manifest, lambda name: FileSource(self.folder / name))
 
     def check_model(self, spec: RunSpec) -> None:
         """UserError where the weights are of another model than `spec` describes."""

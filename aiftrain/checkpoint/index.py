@@ -43,9 +43,9 @@ class Index:
         """Take in all pieces of a shard. DamagedError where its metadata does not fit its tensors."""
         for name, text in shard.metadata.items():
             if name not in shard.tensors or not text.isdecimal():
-                raise DamagedError(f"{shard.path} is damaged: its metadata gives {name} the start {text!r}")
+                raise DamagedError(f"{shard.source.name} is damaged: its metadata gives {name} the start {text!r}")
             stored, start = shard.tensors[name], int(text)
-            piece = Piece(start, start + prod(stored.shape), shard.path.name, stored.offset)
+            piece = Piece(start, start + prod(stored.shape), shard.name, stored.offset)
             self._add(name.removesuffix(f"@{start}"), piece)
 
     def pack(self) -> bytes:

@@ -7,7 +7,7 @@ metadata of the file gives the start of each. What else a rank needs is stored u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from aiftrain.checkpoint.index import Index, Range
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
+from aiftrain.checkpoint.sources import Source
 from aiftrain.checkpoint.tensorfile import TensorFile, of_array, write_tensors
 from aiftrain.errors import DamagedError
 
@@ -75,9 +76,11 @@ class CheckpointReader:
     it where to look. A file that it has opened stays open, up to some, until it is closed.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._folder = folder
+    def __init__(self, where: str, manifest: Manifest, open_source: Callable[[str], Source]) -> None:
+        """`open_source` opens a shard by its name; `where` is the checkpoint's place, for messages."""
+        self._where = where
         self._manifest = manifest
+        self._open_source = open_source
         self._known: Index | None = None
         self._open: dict[str, TensorFile] = {}  # the one used last comes last
 
@@ -142,15 +145,15 @@ class CheckpointReader:
     def _check(self, name: str, state: str, start: int, stop: int) -> None:
         reach = self._index.reach(f"{state}/{name}", start, stop)
         if reach < stop:
-            raise DamagedError(f"{self._folder} lacks {state} of {name} from element {reach} on, wanted to {stop}")
+            raise DamagedError(f"{self._where} lacks {state} of {name} from element {reach} on, wanted to {stop}")
 
     def _elements(self, name: str) -> int:
         if name not in self._manifest.shapes:
-            raise DamagedError(f"{self._folder} holds no parameter {name}: it is a checkpoint of another model")
+            raise DamagedError(f"{self._where} holds no parameter {name}: it is a checkpoint of another model")
         return prod(self._manifest.shapes[name])
 
     def _shard(self, file: str) -> TensorFile:
-        shard = self._open.pop(file, None) or TensorFile(self._folder / file)
+        shard = self._open.pop(file, None) or TensorFile(self._open_source(file))
         self._open[file] = shard
         if len(self._open) > _MOST_OPEN:
             self._open.pop(next(iter(self._open))).close()

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aiftrain.checkpoint.durable import machine_errors, reading
+from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.manifest import FileRecord
+from aiftrain.checkpoint.sources import FileSource, Source
 from aiftrain.errors import DamagedError
 
 _DTYPES = {
@@ -127,22 +128,25 @@ def _write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> FileRecor
 
 
 class TensorFile:
-    """One file, open for reading: its tensors by key, and its metadata.
+    """Safetensors in a source: its tensors by key, and its metadata. DamagedError where it is no such file, or cut."""
 
-    Plain reads, no memory map: a file that shrinks meanwhile is then an error and not a SIGBUS.
-    Raises DamagedError where the file is missing, no such file, or cut short.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with reading(path):
-            self._stream = path.open("rb", buffering=0)
-            self._size = os.fstat(self._stream.fileno()).st_size
+    def __init__(self, source: Source) -> None:
+        self.source = source
         try:
             self.tensors, self.metadata = self._header()
         except BaseException:
-            self.close()
+            source.close()
             raise
+
+    @classmethod
+    def open(cls, path: Path) -> TensorFile:
+        """The file at `path`. DamagedError where it is missing."""
+        return cls(FileSource(path))
+
+    @property
+    def name(self) -> str:
+        """The last part of where it is."""
+        return self.source.name.rpartition("/")[2]
 
     def read(self, key: str) -> NDArray[Any]:
         """All values of one tensor."""
@@ -153,32 +157,27 @@ class TensorFile:
 
     def read_into(self, offset: int, target: NDArray[Any]) -> None:
         """Fill `target`, a contiguous array, with the bytes from `offset` on."""
-        octets = _octets(target)
-        with reading(self.path):
-            self._stream.seek(offset)
-            while octets:
-                count = self._stream.readinto(octets)
-                if not count:
-                    raise DamagedError(f"{self.path} is damaged: it ends {len(octets)} bytes too early")
-                octets = octets[count:]
+        self.source.read_into(offset, _octets(target))
 
     def close(self) -> None:
-        self._stream.close()
+        self.source.close()
 
     def _header(self) -> tuple[dict[str, Stored], dict[str, str]]:
         begin = np.zeros(8, np.uint8)
-        self.read_into(0, begin[: self._size])
+        self.read_into(0, begin[: self.source.size])
         length = int.from_bytes(begin.tobytes(), "little")
-        if 8 + length > self._size:
-            raise DamagedError(f"{self.path} is damaged: a header of {length} bytes in a file of {self._size} bytes")
+        if 8 + length > self.source.size:
+            raise DamagedError(
+                f"{self.source.name} is damaged: a header of {length} bytes in a file of {self.source.size} bytes"
+            )
         text = np.empty(length, np.uint8)
         self.read_into(8, text)
         try:
             entries = json.loads(text.tobytes())
             metadata: dict[str, str] = entries.pop("__metadata__", {})
-            tensors = {key: _stored(entry, 8 + length, self._size) for key, entry in entries.items()}
+            tensors = {key: _stored(entry, 8 + length, self.source.size) for key, entry in entries.items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedError(f"{self.path} is damaged: its header cannot be read ({error!r})") from error
+            raise DamagedError(f"{self.source.name} is damaged: its header cannot be read ({error!r})") from error
         return tensors, metadata
 
 

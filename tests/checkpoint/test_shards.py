@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from aiftrain.checkpoint.catalog import Checkpoint
 from aiftrain.checkpoint.index import Range
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
 from aiftrain.checkpoint.shards import CheckpointReader, Fragment, shard_name, write_shard
@@ -23,6 +24,10 @@ from aiftrain.errors import DamagedError, MachineError
 NoFileBeyond = Callable[[int], AbstractContextManager[None]]
 
 SHAPES = {"embed.weight": [7, 4], "norm.weight": [4], "head.weight": [3, 9]}
+
+
+def reader_of(folder: Path, manifest: Manifest) -> CheckpointReader:
+    return Checkpoint(folder, manifest).reader()
 
 
 def manifest_of(files: list[FileRecord]) -> Manifest:
@@ -35,8 +40,8 @@ def manifest_of(files: list[FileRecord]) -> Manifest:
 def share_out(folder: Path, files: list[FileRecord], ranks: int, wanted: dict[str, list[Range]]) -> CheckpointReader:
     """A reader that looked into no shard itself: others did, and packed up what they saw."""
     names = [file.name for file in files]
-    packed = [CheckpointReader(folder, manifest_of(files)).look_into(names[r::ranks]).pack() for r in range(ranks)]
-    reader = CheckpointReader(folder, manifest_of(files))
+    packed = [reader_of(folder, manifest_of(files)).look_into(names[r::ranks]).pack() for r in range(ranks)]
+    reader = reader_of(folder, manifest_of(files))
     reader.learn(packed, wanted)
     return reader
 
@@ -67,7 +72,7 @@ def test_any_range_reads_back_from_any_cut(ranks: list[list[tuple[str, int, int]
         for rank, held in enumerate(ranks):
             fragments = [Fragment(n, a, {s: truth[n, s][a:b] for s in STATES}) for n, a, b in held]
             files.append(write_shard(Path(folder) / shard_name(rank), fragments, {"rank": np.array(rank)}))
-        reader = CheckpointReader(Path(folder), manifest_of(files))
+        reader = reader_of(Path(folder), manifest_of(files))
         for (name, state), values in truth.items():
             start, stop = sorted(data.draw(st.tuples(*[st.integers(0, values.size)] * 2)))
             assert np.array_equal(reader.read(name, state, start, stop), values[start:stop])
@@ -83,7 +88,7 @@ def test_three_ranks_write_two_ranks_read(tmp_path: Path) -> None:
         write_shard(tmp_path / shard_name(rank), [Fragment("embed.weight", a, {"weight": values[a:b]})], {})
         for rank, (a, b) in enumerate(parts)
     ]
-    readers = [CheckpointReader(tmp_path, manifest_of(files)) for _ in range(2)]
+    readers = [reader_of(tmp_path, manifest_of(files)) for _ in range(2)]
     assert readers[0].shapes["embed.weight"] == (7, 4)
     halves = [readers[0].read("embed.weight", "weight", 0, 14), readers[1].read("embed.weight", "weight", 14, 28)]
     assert np.array_equal(np.concatenate(halves), values)
@@ -95,7 +100,7 @@ def test_own_shard_is_enough_or_not(tmp_path: Path) -> None:
         write_shard(tmp_path / shard_name(rank), [Fragment("embed.weight", a, {"weight": values[a : a + 14]})], {})
         for rank, a in enumerate((0, 14))
     ]
-    with CheckpointReader(tmp_path, manifest_of(files)) as reader:
+    with reader_of(tmp_path, manifest_of(files)) as reader:
         index = reader.look_into([shard_name(1)])
         (tmp_path / shard_name(0)).unlink()
         weight, moment = "weight/embed.weight", "exp_avg/embed.weight"
@@ -109,7 +114,7 @@ def test_own_shard_is_enough_or_not(tmp_path: Path) -> None:
 def test_a_reader_keeps_few_shards_open(tmp_path: Path) -> None:
     fragments = [Fragment("embed.weight", i, {"weight": np.full(1, i, np.float32)}) for i in range(28)]
     files = [write_shard(tmp_path / shard_name(i), [fragment], {}) for i, fragment in enumerate(fragments)]
-    with CheckpointReader(tmp_path, manifest_of(files)) as reader:
+    with reader_of(tmp_path, manifest_of(files)) as reader:
         before = len(list(Path("/proc/self/fd").iterdir()))
         assert reader.read("embed.weight", "weight", 0, 28).tolist() == list(range(28))
         assert 0 < len(list(Path("/proc/self/fd").iterdir())) - before <= 16
@@ -142,7 +147,7 @@ def test_extra_arrays_keep_type_and_shape(tmp_path: Path) -> None:
         "table": np.ones((2, 3), np.float64),
     }
     record = write_shard(tmp_path / shard_name(0), [], extra)
-    read = CheckpointReader(tmp_path, manifest_of([record])).extra(0)
+    read = reader_of(tmp_path, manifest_of([record])).extra(0)
     assert read.keys() == extra.keys()
     assert all(read[name].dtype == array.dtype and np.array_equal(read[name], array) for name, array in extra.items())
 
@@ -153,7 +158,7 @@ def test_a_gap_names_parameter_and_range(tmp_path: Path) -> None:
         Fragment("embed.weight", 0, {"weight": values[:10]}),
         Fragment("embed.weight", 12, {"weight": values[12:]}),
     ]
-    reader = CheckpointReader(tmp_path, manifest_of([write_shard(tmp_path / shard_name(0), fragments, {})]))
+    reader = reader_of(tmp_path, manifest_of([write_shard(tmp_path / shard_name(0), fragments, {})]))
     assert reader.read("embed.weight", "weight", 12, 28).size == 16
     with pytest.raises(DamagedError, match=r"lacks weight of embed\.weight from element 10 on, wanted to 11"):
         reader.read("embed.weight", "weight", 0, 11)
@@ -170,20 +175,20 @@ def test_a_broken_shard_is_told(tmp_path: Path, damage: bytes) -> None:
     record = write_shard(tmp_path / shard_name(0), [Fragment("norm.weight", 0, {"weight": np.ones(4, np.float32)})], {})
     (tmp_path / shard_name(0)).write_bytes(damage)
     with pytest.raises(DamagedError, match=shard_name(0)):
-        CheckpointReader(tmp_path, manifest_of([record])).read("norm.weight", "weight", 0, 4)
+        reader_of(tmp_path, manifest_of([record])).read("norm.weight", "weight", 0, 4)
 
 
 def test_a_shard_cut_short_is_told(tmp_path: Path) -> None:
     path = tmp_path / shard_name(0)
     record = write_shard(path, [Fragment("norm.weight", 0, {"weight": np.ones(4, np.float32)})], {})
-    reader = CheckpointReader(tmp_path, manifest_of([record]))
+    reader = reader_of(tmp_path, manifest_of([record]))
     assert reader.read("norm.weight", "weight", 0, 2).size == 2
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(DamagedError, match="ends 4 bytes too early"):
         reader.read("norm.weight", "weight", 0, 4)
     path.unlink()
     with pytest.raises(DamagedError, match=f"{shard_name(0)} is missing"):
-        CheckpointReader(tmp_path, manifest_of([record])).read("norm.weight", "weight", 0, 4)
+        reader_of(tmp_path, manifest_of([record])).read("norm.weight", "weight", 0, 4)
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
@@ -228,6 +233,6 @@ def test_check_complete_finds_a_gap_and_takes_the_states_there_are(
         Fragment("b", 0, {"weight": np.ones(4, np.float32), "momentum": np.ones(4, np.float32)}),
     ]
     record = write_shard(tmp_path / shard_name(0), fragments, {})
-    CheckpointReader(tmp_path, make_manifest(files=[record], shapes={"a": [4], "b": [4]})).check_complete()
+    reader_of(tmp_path, make_manifest(files=[record], shapes={"a": [4], "b": [4]})).check_complete()
     with pytest.raises(DamagedError, match="lacks momentum of b from element 4 on"):
-        CheckpointReader(tmp_path, make_manifest(files=[record], shapes={"a": [4], "b": [5]})).check_complete()
+        reader_of(tmp_path, make_manifest(files=[record], shapes={"a": [4], "b": [5]})).check_complete()

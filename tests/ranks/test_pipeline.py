@@ -119,4 +119,4 @@ def test_a_rank_saves_its_own_stage_and_no_more(straight: RunFolder) -> None:
 
 def saved_names(shard: Path) -> set[str]:
     """The parameters of which a shard has the weights."""
-    return {key.partition("/")[2] for key in TensorFile(shard).tensors if key.startswith("weight/")}
+    return {key.partition("/")[2] for key in TensorFile.open(shard).tensors if key.startswith("weight/")}

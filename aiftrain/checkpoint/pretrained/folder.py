@@ -69,7 +69,7 @@ def opened(files: list[Path]) -> Iterator[dict[str, tuple[TensorFile, Stored]]]:
     """Each tensor of all files, with the file that it is in."""
     streams: list[TensorFile] = []
     try:
-        streams += (TensorFile(file) for file in files)
+        streams += (TensorFile.open(file) for file in files)
         yield {key: (stream, stored) for stream in streams for key, stored in stream.tensors.items()}
     finally:
         for stream in streams:

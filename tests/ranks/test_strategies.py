@@ -159,7 +159,12 @@ def test_a_single_rank_goes_on_with_what_it_saved(
 
 def go_on(nursery: Nursery, source: RunFolder, target: RunFolder, ranks: int) -> None:
     """Train `target` to its end from the middle of `source`."""
-    middle = f"step-{MIDDLE:08d}"
-    shutil.copytree(source.checkpoints / middle, target.checkpoints / middle)
+    go_on_from(nursery, source, MIDDLE, target, ranks)
+
+
+def go_on_from(nursery: Nursery, source: RunFolder, step: int, target: RunFolder, ranks: int) -> None:
+    """Train `target` to its end from a checkpoint of `source`."""
+    name = f"step-{step:08d}"
+    shutil.copytree(source.checkpoints / name, target.checkpoints / name)
     started = nursery.start(target, ranks)
     assert started.wait() == [0] * ranks, started.log()

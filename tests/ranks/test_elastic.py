@@ -1,7 +1,7 @@
 """Elastic: what any layout saved, any other goes on with, and nobody converts anything.
 
-Every layout saves the middle of the same run. In CI each is gone on with by the one half the list away, so that all have
-both roles; all pairs with `AIFTRAIN_FULL_MATRIX=1`, in about an hour.
+Every layout saves the middle of the same run. In CI each is gone on with by the one half the list away, so that all
+have both roles; all pairs with `AIFTRAIN_FULL_MATRIX=1`, in about an hour.
 """
 
 from __future__ import annotations

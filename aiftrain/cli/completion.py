@@ -14,6 +14,7 @@ import sys
 import typing
 from collections.abc import Iterator
 
+from aiftrain.cli.checkpoints import ACTIONS as CHECKPOINT_ACTIONS
 from aiftrain.cli.verbs import BY_NAME
 from aiftrain.errors import EXIT_OK, UserError
 from aiftrain.plan.groups import AUTO, Groups
@@ -66,7 +67,7 @@ _OF_PLAN = ("--search", "--deadline", "--budget", "--cheapest", "--compare", "--
 _SHOWN = ("factories", "hardware", "recipes")
 _ACTIONS = {
     "data": ("prepare", "inspect"),
-    "checkpoints": ("list", "verify", "export"),
+    "checkpoints": tuple(CHECKPOINT_ACTIONS),
     "env": ("lock", "diff", "wheelhouse", "pack"),
 }
 _OF_A_RUN = ("status", "watch", "logs", "cancel")

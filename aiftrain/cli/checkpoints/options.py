@@ -1,0 +1,44 @@
+"""The options of `checkpoints`, and the actions that each goes with."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiftrain.errors import UserError
+
+
+@dataclass(frozen=True)
+class Option:
+    """`settings` are those of argparse."""
+
+    flag: str
+    actions: tuple[str, ...]
+    help: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def given(self, options: argparse.Namespace) -> bool:
+        default = self.settings.get("default", False if "action" in self.settings else None)
+        return bool(getattr(options, self.flag.removeprefix("--").replace("-", "_")) != default)
+
+
+OPTIONS = (
+    Option("--out", ("export",), "the folder to write (default: RUN/export)", {"type": Path}),
+    Option("--ema", ("export",), "the moving average of the weights instead of them", {"action": "store_true"}),
+    Option("--shard-gb", ("export",), "the size of a file, in 10^9 bytes (default: 5)", {"type": float, "default": 5}),
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--step", type=int, help="the checkpoint of this step (list, verify: all; others: the newest)")
+    for option in OPTIONS:
+        parser.add_argument(option.flag, help=f"{', '.join(option.actions)}: {option.help}", **option.settings)
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """UserError where an option was given that says nothing to the action."""
+    for option in OPTIONS:
+        if options.action not in option.actions and option.given(options):
+            raise UserError(f"{option.flag} goes with {' and '.join(option.actions)}")

@@ -1,0 +1,28 @@
+"""`checkpoints verify`: whether what a run has saved is what was written."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.checkpoint.listing import verify
+from aiftrain.cli import output
+from aiftrain.errors import EXIT_FAILED, EXIT_OK
+from aiftrain.run.folder import RunFolder
+
+
+def run(folder: RunFolder, options: argparse.Namespace) -> int:
+    catalog = Catalog.of_run(folder, folder.read_spec())
+    found = verify(catalog, options.step)
+    damaged = any(each.faults for each in found)
+    if options.json:
+        checkpoints = [asdict(each) for each in found]
+        output.print_json({"folder": str(catalog.folder), "intact": not damaged, "checkpoints": checkpoints})
+        return EXIT_FAILED if damaged else EXIT_OK
+    console = output.console()
+    for each in found:
+        console.print(f"step {each.step:,}: {'damaged' if each.faults else 'intact'} ({output.size(each.size)})")
+        for fault in each.faults:
+            console.print(f"  {fault}", markup=False, soft_wrap=True)
+    return EXIT_FAILED if damaged else EXIT_OK

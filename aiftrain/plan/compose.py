@@ -21,6 +21,7 @@ from yaml import YAMLError
 
 from aiftrain.errors import ConfigError, Problem
 from aiftrain.plan import overrides as typed
+from aiftrain.plan.archives import with_services
 from aiftrain.plan.groups import AUTO, RECIPE, Groups, read_yaml
 from aiftrain.plan.here import find_factory, this_node
 from aiftrain.plan.init_from import IMPORTED, imported_model
@@ -124,6 +125,8 @@ def _finish(config: DictConfig, parsed: list[Override], groups: Groups) -> DictC
             _describe_nodes(config, parsed)
         if OmegaConf.select(config, "model.name") == IMPORTED:
             _describe_model(config)
+        if isinstance(config.get("storage"), DictConfig):
+            config.storage = with_services(cast(dict[str, Any], OmegaConf.to_container(config.storage)), groups)
         hardware = config.get("hardware")
         if isinstance(hardware, DictConfig) and hardware.get("kind") == "cpu":
             _describe_cpu(hardware, here=OmegaConf.select(config, "factory.scheduler") == "none")

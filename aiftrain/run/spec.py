@@ -16,6 +16,7 @@ from aiftrain.run.init_from import InitSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
 from aiftrain.run.optimizer import AdemamixSpec, MuonSpec, ParameterGroup, parameter_groups
+from aiftrain.run.storage import StorageSpec as StorageSpec
 from aiftrain.run.timeline import Timeline, make_timeline
 from aiftrain.run.training_stages import BatchWarmup, StageSpec
 from aiftrain.run.training_stages import Recompute as Recompute
@@ -159,16 +160,6 @@ class TrainSpec(Strict):
         if self.recompute_every > 1 and self.recompute == "none":
             raise ValueError(f"recompute_every {self.recompute_every} needs recompute=selective or recompute=full")
         return self
-
-
-class StorageSpec(Strict):
-    """Where checkpoints go, how often, and which are kept: the last `keep_last` and every `keep_every`-th step."""
-
-    name: str
-    path: str | None = None  # None: checkpoints/ in the run folder
-    save_every: int = Field(ge=1)  # steps; the last step is always saved
-    keep_last: int = Field(2, ge=1)
-    keep_every: int | None = Field(None, ge=1)  # steps
 
 
 class TrackingSpec(Strict):

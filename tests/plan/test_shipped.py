@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from aiftrain.plan.archives import services
 from aiftrain.plan.groups import Groups
 from aiftrain.plan.spec import resolve
 from aiftrain.run.access import AccessSpec
@@ -16,6 +17,7 @@ from aiftrain.run.corpus import DataSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
 from aiftrain.run.spec import LauncherSpec, OptimizerSpec, ParallelSpec, StorageSpec, TrackingSpec
+from aiftrain.run.storage import ServiceSpec
 from aiftrain.shipped import conf_dir, recipes_dir
 
 GROUPS = Groups()
@@ -86,6 +88,28 @@ def test_every_figure_has_a_source_and_no_source_is_without_one(group: str, choi
     assert not idle, "provenance of what the file does not state"
     for source in sources.values():
         assert Provenance.model_validate(source).date == "2026-11-22"
+
+
+@pytest.mark.parametrize("service", services(GROUPS))
+def test_every_fact_of_a_storage_service_has_a_source(service: str) -> None:
+    document = GROUPS.read("storage", service)["service"]
+    assert document["name"] == service
+    sources = document.pop("provenance")
+    figures = {key for key in _figures(document) if not key.startswith("regions.")} | ({"regions"} & document.keys())
+    assert not {key for key in figures if key not in sources and key.split(".")[0] not in sources}
+    assert not {s for s in sources if not any(key == s or key.startswith(f"{s}.") for key in figures)}
+    for source in sources.values():
+        Provenance.model_validate(source)
+
+
+def test_storage_services_of_the_design_are_shipped_and_lie_where_they_say() -> None:
+    of_design = "lumi-o allas ovhcloud scaleway ionos hetzner outscale stackit open-telekom-cloud exoscale"
+    assert set(services(GROUPS)) == set(of_design.split())
+    for name in services(GROUPS):
+        service = ServiceSpec.model_validate(GROUPS.read("storage", name)["service"])
+        hosts = [service.host, *(service.at(region).host for region in service.regions)]
+        assert len(set(hosts)) == 1 + len(service.regions)
+        assert all(service.at(region).location for region in service.regions)
 
 
 @pytest.mark.parametrize("factory", FACTORIES)

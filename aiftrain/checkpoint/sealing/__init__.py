@@ -1,0 +1,1 @@
+"""Sealed checkpoints: ciphertext for stores and operators, readable only with an identity. See docs/sealing.md."""

@@ -18,9 +18,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.digested import first_fault
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.huggingface import Weight, check_exportable, config, generation_config, weights
-from aiftrain.checkpoint.manifest import first_fault
 from aiftrain.checkpoint.model_card import model_card
 from aiftrain.checkpoint.shards import Array, CheckpointReader
 from aiftrain.checkpoint.tensorfile import Tensor, write_tensors

@@ -12,9 +12,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.digested import first_fault
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.history import Rollback
-from aiftrain.checkpoint.manifest import first_fault
 from aiftrain.errors import DamagedError
 from aiftrain.run.base import Strict
 from aiftrain.run.durable import replace_text

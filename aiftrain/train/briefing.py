@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch.distributed import DistError
 from torch.distributed.distributed_c10d import Store
 
-from aiftrain.checkpoint.manifest import first_fault
+from aiftrain.checkpoint.digested import first_fault
 from aiftrain.data.corpus import PreparedCorpus
 from aiftrain.errors import AiftrainError, MachineError, UserError
 from aiftrain.run.base import Strict

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from aiftrain.checkpoint.digested import Digested, parse
 from aiftrain.checkpoint.history import History
+from aiftrain.checkpoint.loss_scale import LossScale
 from aiftrain.run.base import Strict
 
 FORMAT = 1
@@ -31,7 +32,7 @@ class Manifest(Digested):
 
     `tokens` and `sources` count what was trained on so far; `time` is in unix seconds; `identity` is
     RunSpec.identity(), what may not change on resumption; `shapes` are the full shapes of the parameters; `guard`
-    is missing where none watched the run.
+    is missing where none watched the run, `loss_scale` where no loss was scaled.
     """
 
     format: int = FORMAT
@@ -48,6 +49,7 @@ class Manifest(Digested):
     shapes: dict[str, list[int]]
     files: list[FileRecord]
     guard: History | None = None
+    loss_scale: LossScale | None = None
 
     @property
     def size(self) -> int:

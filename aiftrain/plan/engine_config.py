@@ -7,6 +7,7 @@ from typing import Any
 from aiftrain.plan.buckets import bucket_elements, live_elements, prefetch_elements
 from aiftrain.plan.memory import persistent_elements, uses_autocast
 from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.precision import is_half
 from aiftrain.run.spec import ParallelSpec, Precision, RunSpec
 
 BF16_WEIGHTS: dict[str, Any] = {
@@ -16,11 +17,19 @@ BF16_WEIGHTS: dict[str, Any] = {
     "data_types": {"grad_accum_dtype": "fp32"},  # small gradients vanish when micro-batches are summed in bf16
     "communication_data_type": "bf16",  # half the bytes on the network; the sum over ranks then rounds as bf16 does
 }
+FP16_WEIGHTS: dict[str, Any] = {
+    # A fixed scale, in the place of which our engine puts that of each step. DeepSpeed's own, in the step in which it
+    # doubles, divides the gradients by the new one, which they were not multiplied by; stage 3 halves their norm, too.
+    "fp16": {"enabled": True, "loss_scale": 1.0},
+    "data_types": {"grad_accum_dtype": "fp32"},
+    "communication_data_type": "fp16",
+}
+HALF_WEIGHTS = {"bf16": BF16_WEIGHTS, "fp16": FP16_WEIGHTS}
 
 
 def deepspeed_config(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> dict[str, Any]:
     """The configuration for `deepspeed.initialize`. The optimizer is ours (fused AdamW), so it has no section."""
-    bf16_weights = precision == "bf16" and not uses_autocast(spec, precision, layout.zero_stage)
+    half_weights = is_half(precision) and not uses_autocast(spec, precision, layout.zero_stage)
     config: dict[str, Any] = {
         # DeepSpeed counts what each of the ranks that it knows gets, as if each had sequences of its own.
         "train_batch_size": (layout.shard_group or layout.sharers) * layout.micro_batch * layout.accumulation,
@@ -28,13 +37,13 @@ def deepspeed_config(spec: RunSpec, layout: ParallelLayout, precision: Precision
         "gradient_accumulation_steps": layout.accumulation,
         # Without ZeRO our engine clips, because DeepSpeed would not tell the norm.
         "gradient_clipping": spec.optimizer.grad_clip if layout.zero_stage else 0.0,
-        "zero_optimization": _zero(spec, layout, element=2 if bf16_weights else 4),
+        "zero_optimization": _zero(spec, layout, element=2 if half_weights else 4),
         "zero_allow_untested_optimizer": True,  # DeepSpeed has a list of known ones; torch's AdamW behaves alike
         "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW is fast on CPUs too, and needs no compiler there
         "steps_per_print": 2**31 - 1,  # our own metrics say it all
         "wall_clock_breakdown": False,
     }
-    return config | (BF16_WEIGHTS if bf16_weights else {})
+    return config | (HALF_WEIGHTS[precision] if half_weights else {})
 
 
 def _offloads(strategy: ParallelSpec) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from aiftrain.plan.memory import (
 )
 from aiftrain.plan.training_stages import stage_warnings
 from aiftrain.run.base import Strict
+from aiftrain.run.precision import is_half
 from aiftrain.run.spec import Precision, Recompute, RunSpec
 from aiftrain.run.timeline import Timeline
 
@@ -116,20 +117,26 @@ def checkpoints_kept(spec: RunSpec) -> int:
 
 
 def _assumptions(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
-    if precision == "fp32":
-        why = "" if spec.hardware.bf16 else f", because {spec.hardware.name} has no fast bf16"
-        arithmetic = f"fp32 weights, gradients and products{why}"
-    elif uses_autocast(spec, precision, spec.parallelism.stage):
-        arithmetic = "bf16 products (autocast) on fp32 weights"
-    else:
-        arithmetic = "bf16 weights, gradients summed in fp32, fp32 master weights"
     return (
-        arithmetic,
+        _arithmetic(spec, precision),
         "FLOPs: 6 a matrix weight and token, and causal attention (arXiv 2204.02311, appendix B)",
         "model states as ZeRO shares them out (arXiv 1910.02054)",
         *_announced(spec),
         *_without_container(spec),
     )
+
+
+def _arithmetic(spec: RunSpec, precision: Precision) -> str:
+    """What weights, gradients and products are, and why they are no bf16 where nobody asked for something else."""
+    scaled = ", losses scaled" if precision == "fp16" else ""
+    if precision == "fp32":
+        arithmetic = "fp32 weights, gradients and products"
+    elif uses_autocast(spec, precision, spec.parallelism.stage):
+        arithmetic = f"{precision} products (autocast) on fp32 weights{scaled}"
+    else:
+        arithmetic = f"{precision} weights, gradients summed in fp32, fp32 master weights{scaled}"
+    without = spec.train.precision == "auto" and not spec.hardware.bf16
+    return f"{arithmetic}, because {spec.hardware.name} has no fast bf16" if without else arithmetic
 
 
 def _without_container(spec: RunSpec) -> Iterator[str]:
@@ -162,8 +169,10 @@ def _warnings(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
     warnings += init_warnings(spec)
     if spec.optimizer.warmup_steps >= steps:
         warnings.append(f"the warm-up of {spec.optimizer.warmup_steps} steps is as long as the run ({steps})")
-    if precision == "bf16" and not spec.hardware.bf16:
-        warnings.append(f"{spec.hardware.name} is not known to be fast at bf16: train.precision=fp32 may be faster")
+    fast = (spec.hardware.bf16 and precision == "bf16") or not spec.hardware.is_cpu
+    if is_half(precision) and not fast:
+        found = f"{spec.hardware.name} is not known to be fast at {precision}"
+        warnings.append(f"{found}: train.precision=fp32 may be faster")
     return tuple(warnings)
 
 

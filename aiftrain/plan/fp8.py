@@ -17,8 +17,8 @@ def fp8_problems(spec: RunSpec, precision: Precision) -> list[Problem]:
     if not hardware.has_fp8:
         fits = f"{without}, or hardware that has them, such as h100, gh200, b200, mi300x"
         return [Problem(where, f"{recipe}, but {hardware.name} has no 8-bit products", fits)]
-    if precision == "fp32":
-        return [Problem(where, f"{recipe}, but the run is fp32", f"{without}, or train.precision=bf16")]
+    if precision != "bf16":
+        return [Problem(where, f"{recipe}, but the run is {precision}", f"{without}, or train.precision=bf16")]
     if not spec.train.compile:
         found = f"{recipe} without train.compile: one by one, the casts take longer than 8 bits save"
         return [Problem(where, found, f"train.compile=true, or {without}")]

@@ -87,7 +87,8 @@ def precision_problems(spec: RunSpec, precision: Precision) -> list[Problem]:
     hardware, problems = spec.hardware, fp8_problems(spec, precision)
     if precision != "bf16" or hardware.bf16 or hardware.is_cpu:
         return problems
-    return [*problems, Problem("train.precision", f"bf16, but {hardware.name} has no bf16", "train.precision=fp32")]
+    fits = "train.precision=fp16, or train.precision=fp32"
+    return [*problems, Problem("train.precision", f"bf16, but {hardware.name} has no bf16", fits)]
 
 
 def launch_problems(spec: RunSpec) -> list[Problem]:

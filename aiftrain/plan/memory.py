@@ -13,6 +13,7 @@ from aiftrain.plan.parameters import Groups, Shares, expert_sizes, tensor_sizes
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ranks_per_node
 from aiftrain.run.model import ModelSpec
+from aiftrain.run.precision import is_half
 from aiftrain.run.spec import Precision, RunSpec
 from aiftrain.run.stages import stage_bounds
 
@@ -33,14 +34,14 @@ class StateBytes(Strict):
 
 
 def state_bytes(
-    groups: Groups, ranks: int, stage: int, *, states: tuple[int, ...], bf16_weights: bool, persistent: int = 0
+    groups: Groups, ranks: int, stage: int, *, states: tuple[int, ...], half_weights: bool, persistent: int = 0
 ) -> StateBytes:
     """Model states on the fullest of `ranks` ranks, as DeepSpeed allocates them (ZeRO, arXiv 1910.02054, section 3).
 
     groups: elements of each tensor, by optimizer group. states: how many the optimizer keeps of an element, by group.
     persistent: under stage 3, tensors of up to so many elements stay whole on every rank.
 
-    Bytes a parameter. bf16 weights: 2; the sum of gradients in fp32, 4, to which each gradient of a micro-batch is
+    Bytes a parameter. 16-bit weights: 2; the sum of gradients in fp32, 4, to which each gradient of a micro-batch is
     added at once; optimizer 4 for the fp32 weight and 4 for each state (of AdamW two: 12). fp32 weights, which stage 0
     always has: 4, 4 and the states, to which ZeRO adds 4 for the copy of its own part that it updates. Stage 1 shares
     out the optimizer's part, stage 2 also the gradients, stage 3 also the weights. Stages 1 and 2 pad each group to a
@@ -49,7 +50,7 @@ def state_bytes(
     plain = sum(sum(group) for group in groups)
     if stage == 0:
         return StateBytes(weights=4 * plain, gradients=4 * plain, optimizer=_kept(map(sum, groups), states, masters=0))
-    width = 2 if bf16_weights else 4
+    width = 2 if half_weights else 4
     if stage == 3:
         counts = _counts(groups)
         parts = [sum(-(-size // ranks) for size in group) for group in groups]
@@ -59,9 +60,9 @@ def state_bytes(
     padded = [-(-sum(group) // (2 * ranks)) * 2 * ranks for group in groups]
     parts = [size // ranks for size in padded]
     if stage == 1:
-        gradients = 4 * (sum(padded) if bf16_weights else plain)
+        gradients = 4 * (sum(padded) if half_weights else plain)
     else:
-        gradients = 4 * sum(parts) if bf16_weights else 4 * _most_touched(groups, parts)
+        gradients = 4 * sum(parts) if half_weights else 4 * _most_touched(groups, parts)
     return StateBytes(weights=width * sum(padded), gradients=gradients, optimizer=_kept(parts, states))
 
 
@@ -71,12 +72,12 @@ def _kept(elements: Iterable[int], states: tuple[int, ...], masters: int = 1) ->
 
 
 def uses_autocast(spec: RunSpec, precision: Precision, stage: int) -> bool:
-    """Whether bf16 means fp32 weights with bf16 products (autocast) instead of bf16 weights with fp32 masters.
+    """Whether 16 bits mean fp32 weights with bf16 or fp16 products (autocast) instead of such weights and fp32 masters.
 
     On CPUs it does, because there memory is no concern and every ZeRO stage then keeps one kind of weight;
-    and without ZeRO (stage 0), where DeepSpeed cannot accumulate bf16 gradients in fp32.
+    and without ZeRO (stage 0), where DeepSpeed cannot accumulate 16-bit gradients in fp32.
     """
-    return precision == "bf16" and (spec.hardware.is_cpu or stage == 0)
+    return is_half(precision) and (spec.hardware.is_cpu or stage == 0)
 
 
 def persistent_elements(model: ModelSpec) -> int:
@@ -118,15 +119,15 @@ def states_of(spec: RunSpec, precision: Precision, *, nodes: int | None = None, 
     Of a pipeline's ranks those of the stage that holds most.
     """
     stage = spec.parallelism.stage if stage is None else stage
-    bf16_weights = precision == "bf16" and not uses_autocast(spec, precision, stage)
+    half_weights = is_half(precision) and not uses_autocast(spec, precision, stage)
     held = (
-        _bytes_on_a_rank(spec, layers, nodes or spec.nodes, stage, bf16_weights=bf16_weights)
+        _bytes_on_a_rank(spec, layers, nodes or spec.nodes, stage, half_weights=half_weights)
         for layers in _stages_of(spec)
     )
     return max(held, key=lambda states: states.total)
 
 
-def _bytes_on_a_rank(spec: RunSpec, layers: range, nodes: int, stage: int, *, bf16_weights: bool) -> StateBytes:
+def _bytes_on_a_rank(spec: RunSpec, layers: range, nodes: int, stage: int, *, half_weights: bool) -> StateBytes:
     """Of the ranks of a stage of the pipeline with these layers. Experts that ranks share out have fewer holders."""
     strategy, groups = spec.parallelism, spec.optimizer.groups
     sharers = max(1, nodes * ranks_per_node(spec) // (strategy.pipeline * strategy.tensor))
@@ -143,14 +144,14 @@ def _bytes_on_a_rank(spec: RunSpec, layers: range, nodes: int, stage: int, *, bf
             ranks,
             stage,
             states=tuple(kept for group, kept in zip(sizes, states, strict=True) if group),
-            bf16_weights=bf16_weights,
+            half_weights=half_weights,
             persistent=persistent,
         )
         for sizes, ranks in parts
         if any(sizes)
     ]
     whole = StateBytes(**{name: sum(getattr(each, name) for each in held) for name in StateBytes.model_fields})
-    width, elements = (2 if bf16_weights else 4), sum(sum(map(sum, sizes)) for sizes, _ in parts)
+    width, elements = (2 if half_weights else 4), sum(sum(map(sum, sizes)) for sizes, _ in parts)
     return _on_device(spec, whole, copy=width * elements // strategy.secondary_group)
 
 
@@ -213,7 +214,11 @@ def memory_per_rank(spec: RunSpec) -> int | None:
 
 
 def choose_precision(spec: RunSpec) -> Precision:
-    """What was asked for; `auto` is bf16 where the hardware has fast bf16, which of a CPU is known only on the spot."""
+    """What was asked for; `auto` is bf16 where the hardware has fast bf16, and fp16 on a GPU that has not.
+
+    Whether a CPU is fast at bf16 is known only on the spot; none is taken to be at fp16.
+    """
     if spec.train.precision != "auto":
         return spec.train.precision
-    return "bf16" if spec.hardware.bf16 else "fp32"
+    hardware = spec.hardware
+    return "fp32" if hardware.is_cpu and not hardware.bf16 else hardware.half

@@ -16,6 +16,7 @@ from aiftrain.plan.memory import persistent_elements, uses_autocast
 from aiftrain.plan.state_traffic import state_traffic
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.precision import is_half
 from aiftrain.run.spec import Precision, RunSpec
 
 
@@ -46,7 +47,7 @@ def stage_traffic(
 
     reuse: DeepSpeed's stage3_max_reuse_distance; None: what plan/engine_config.py gives it.
     """
-    inner = 2 if precision == "bf16" else 4
+    inner = 2 if is_half(precision) else 4
     wide = travelling_bytes(spec, layout, precision)  # also of what is summed up between layers
     layers = layout.layers(stage, spec.model.num_layers)
     reuse = live_elements(spec, wide) if reuse is None else reuse
@@ -65,7 +66,7 @@ def stage_traffic(
 
 def travelling_bytes(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> int:
     """Of a weight or gradient on its way between ranks."""
-    return 2 if precision == "bf16" and not uses_autocast(spec, precision, layout.zero_stage) else 4
+    return 2 if is_half(precision) and not uses_autocast(spec, precision, layout.zero_stage) else 4
 
 
 def mean_gathers(spec: RunSpec, layout: ParallelLayout, element: int) -> float:

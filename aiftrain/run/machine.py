@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from aiftrain.run.base import Provenance, Strict
+from aiftrain.run.precision import Half
 
 
 class NodeFacts(Strict):
@@ -64,6 +65,11 @@ class Hardware(Strict):
     @property
     def has_fp8(self) -> bool:
         return self.peak_fp8_tflops is not None if self.fp8 is None else self.fp8
+
+    @property
+    def half(self) -> Half:
+        """The numbers of 16 bits that it is fastest at."""
+        return "bf16" if self.bf16 else "fp16"
 
     @property
     def is_cpu(self) -> bool:

@@ -16,6 +16,8 @@ from aiftrain.run.init_from import InitSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
 from aiftrain.run.optimizer import AdemamixSpec, MuonSpec, ParameterGroup, parameter_groups
+from aiftrain.run.precision import LossScaleSpec
+from aiftrain.run.precision import Precision as Precision
 from aiftrain.run.storage import StorageSpec as StorageSpec
 from aiftrain.run.timeline import Timeline, make_timeline
 from aiftrain.run.training_stages import BatchWarmup, StageSpec
@@ -35,6 +37,7 @@ _FREE_TO_CHANGE = {
     "compile",
     "deterministic",
     "loss_chunk",
+    "loss_scale",
     "evaluate_every",
     "evaluate_batches",
     "evaluate_average",
@@ -44,7 +47,6 @@ _FREE_TO_CHANGE = {
     "straggler_every",
 }
 
-Precision = Literal["fp32", "bf16"]
 Offload = Literal["none", "cpu"]  # not on disks: checkpoints cannot read states that lie there
 Fp8 = Literal["none", "tensorwise", "rowwise", "rowwise_with_gw_hp"]
 AttentionKernel = Literal["auto", "flash-attn", "varlen", "flex", "dense"]
@@ -133,7 +135,8 @@ class TrainSpec(Strict):
     global_batch: int = Field(ge=1)
     micro_batch: int = Field(1, ge=1)  # sequences of one rank in one forward pass
     batch_warmup: BatchWarmup | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is fast at it
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: 16 bits where the hardware is fast at them
+    loss_scale: LossScaleSpec = LossScaleSpec()  # of fp16
     fp8: Fp8 = "none"  # products of layers in 8 bits, by this recipe of torchao; everything else stays bf16
     recompute: Recompute = "none"  # activations computed again in the backward pass: none, attention and SwiGLU, all
     recompute_every: int = Field(1, ge=1)  # in every n-th layer, from the first; the others keep everything

@@ -12,9 +12,14 @@ from aiftrain.train.mesh import Mesh
 from aiftrain.train.parts import is_expert, is_part
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], most: float, mesh: Mesh) -> Tensor:
-    """Scale the gradients down to the norm `most` of all of them together. Gives the norm before."""
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float, mesh: Mesh, loss_scale: float = 1.0) -> Tensor:
+    """Scale the gradients down to the norm `most` of all of them together. Gives the norm before.
+
+    Of losses that were multiplied by `loss_scale` the gradients are divided by it first.
+    """
     parameters = list(parameters)
+    if loss_scale != 1:
+        torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], 1 / loss_scale)
     norm = global_norm(parameters, mesh)
     torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm

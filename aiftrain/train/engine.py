@@ -27,6 +27,7 @@ from aiftrain.train.mesh import Mesh, ModelParallelUnit
 from aiftrain.train.model import Decoder, full_shapes, initialise
 from aiftrain.train.optimizers.build import build, prepare
 from aiftrain.train.optimizers.gate import Gate
+from aiftrain.train.precision import TYPES
 from aiftrain.train.profile.marks import mark
 from aiftrain.train.recompute import runner
 from aiftrain.train.rendezvous import agree
@@ -45,19 +46,22 @@ class Engine:
         self.layout, self.mesh = execution.layout, mesh
         self.device = device
         self.first_forward = Stopwatch(device)  # of each step: the first micro-batch's forward pass
-        self._autocast = execution.precision == "bf16" and "bf16" not in config
+        precision = execution.precision
+        self._autocast = None if precision == "fp32" or precision in config else TYPES[precision]
+        self.scales_losses = precision == "fp16"  # and wants to be told by how much
         self._document_mask = spec.data.document_mask
         # Without ZeRO, DeepSpeed clips but keeps the norm to itself; deepspeed.json then leaves clipping to us.
         self._clips = self.layout.zero_stage == 0
         self._max_norm = spec.optimizer.grad_clip or math.inf
         self._norm: Tensor | None = None  # of the last step's gradients, as `_clip` found it
         self._loss = torch.zeros((), device=device)  # of the last step, as far as this rank takes it
+        self._own_loss_scale = 1.0  # where DeepSpeed knows of none
         self.gate = Gate()  # may stop an update; `loss` and `grad_norm` are then known
         unit = None if mesh.is_plain else ModelParallelUnit(mesh)
         model = _build(spec, self.layout, config, device, mesh, unit)
         if spec.train.fp8 != "none":
             use_fp8(model, spec.train.fp8)
-        self.attention = choose(Site.of(spec, execution.precision, device), spec.train.attention)
+        self.attention = choose(Site.of(spec, precision, device), spec.train.attention)
         model.kernel = self.attention.kernel
         if spec.train.compile:
             _compile(model, spec.train.recompute)
@@ -93,21 +97,24 @@ class Engine:
                 _compile_layers(self.model, phase.recompute)
             self._recompute = phase.recompute
 
-    def step(self, batches: Sequence[Batch], lr: float, tokens: float) -> tuple[float, float]:
+    def step(self, batches: Sequence[Batch], lr: float, tokens: float, loss_scale: float = 1.0) -> tuple[float, float]:
         """One optimizer step over this rank's micro-batches, on each rank as many.
 
         `tokens` is how many tokens of the whole global batch carry a loss; it makes every token weigh the same,
-        however they fall to ranks and micro-batches. Gives this rank's summed loss and the global gradient norm.
+        however they fall to ranks and micro-batches. `loss_scale` multiplies the losses of an fp16 run on their way to
+        the gradients. Gives this rank's summed loss and the global gradient norm, neither of them scaled.
         """
         self._set_lr(lr)
+        self._set_loss_scale(loss_scale)
         self.gate.next_step()
         for count in passed_by(self.model):
             count.zero_()
         # DeepSpeed averages over ranks; what we want is the sum over tokens / tokens.
-        scale = self.layout.sharers / tokens
+        scale = self._own_loss_scale * self.layout.sharers / tokens
         self._loss = torch.zeros((), device=self.device)
         self._engine.train()
         self._passes(list(batches), scale)
+        self._forget_dropped_gradients()
         return self.loss, self.grad_norm
 
     def _passes(self, batches: Sequence[Batch], scale: float) -> None:
@@ -210,15 +217,34 @@ class Engine:
             self._engine.step()
 
     def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self._autocast else nullcontext()
+        return torch.autocast(self.device.type, dtype=self._autocast) if self._autocast else nullcontext()
 
     def _set_lr(self, lr: float) -> None:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
 
+    def _set_loss_scale(self, loss_scale: float) -> None:
+        """With ZeRO, DeepSpeed multiplies losses by it, and divides gradients and their norm."""
+        if not self.scales_losses:
+            return
+        if self.layout.zero_stage:
+            self._engine.optimizer.override_loss_scale(loss_scale)
+        else:
+            self._own_loss_scale = loss_scale
+
+    def _forget_dropped_gradients(self) -> None:
+        """After a step that DeepSpeed dropped because gradients were no numbers.
+
+        With an optimizer in the node's memory it keeps their sums, and would add those of the next step to them.
+        """
+        zero = self._engine.optimizer
+        if self.layout.zero_stage in (1, 2) and zero.overflow:
+            for group in getattr(zero, "averaged_gradients", ()):
+                zero.averaged_gradients[group] = None
+
     def _clip(self) -> Tensor:
         """Clip the averaged gradients and give their norm before clipping."""
-        return clip_gradients(self.model.parameters(), self._max_norm, self.mesh)
+        return clip_gradients(self.model.parameters(), self._max_norm, self.mesh, self._own_loss_scale)
 
 
 def _build(

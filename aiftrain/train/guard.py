@@ -30,9 +30,9 @@ class Guard:
         self._verdict: Verdict | None = None
         engine.gate.ask = self._applies
 
-    def expect(self, history: History, tokens: float) -> None:
-        """A step of so many tokens begins, after what `history` tells."""
-        self._judge, self._verdict = lambda: self._judged(history, tokens), None
+    def expect(self, history: History, tokens: float, *, may_overflow: bool = False) -> None:
+        """A step of so many tokens begins, after what `history` tells; `may_overflow` as `judge` has it."""
+        self._judge, self._verdict = lambda: self._judged(history, tokens, may_overflow), None
 
     def verdict(self) -> Verdict:
         """On the step at hand, for the gate, or on the last one: DeepSpeed may have dropped it before the gate."""
@@ -72,10 +72,10 @@ class Guard:
     def _applies(self) -> bool:
         return self.verdict().applies
 
-    def _judged(self, history: History, tokens: float) -> Verdict:
+    def _judged(self, history: History, tokens: float, may_overflow: bool) -> Verdict:
         """Of the sums over all ranks, which are the same everywhere, and no number where one rank has none."""
         loss, norm, ranks = agree([self._engine.loss, self._engine.grad_norm, 1.0], self._device)
-        return judge(self._spec, history, loss / tokens, norm / ranks)
+        return judge(self._spec, history, loss / tokens, norm / ranks, may_overflow=may_overflow)
 
     def _goal(self, state: TrainState, verdict: Verdict) -> Checkpoint:
         if verdict.answer == "stop":

@@ -17,6 +17,7 @@ from aiftrain.run.model import ModelSpec
 from aiftrain.run.spec import AttentionKernel, Precision, RunSpec
 from aiftrain.train.attention import attend
 from aiftrain.train.masks import DENSE, Kernel, make_masks
+from aiftrain.train.precision import TYPES
 from aiftrain.train.varlen import flash_attn_kernel, torch_kernel
 
 ORDER = ("flash-attn", "varlen", "flex", "dense")  # the package, where someone installed it, is the newer kernel
@@ -45,8 +46,7 @@ class Site:
     @classmethod
     def of(cls, spec: RunSpec, precision: Precision, device: torch.device) -> Site:
         """Of one rank of a run."""
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        return cls(spec.model, device, dtype, spec.train.compile)
+        return cls(spec.model, device, TYPES[precision], spec.train.compile)
 
 
 def choose(site: Site, wanted: AttentionKernel = "auto") -> Choice:

@@ -26,7 +26,7 @@ from aiftrain.train.schedule import Schedule
 from aiftrain.train.snapshot import Checkpoints, TrainState
 from aiftrain.train.together import outcome_of, share
 from aiftrain.train.tracking import Tracker
-from aiftrain.train.verdict import Verdict, finite, remember
+from aiftrain.train.verdict import Verdict, finite, remember, rescaled
 from aiftrain.train.watchdog import Watchdog
 
 
@@ -66,8 +66,8 @@ class Trainer:
             if stops:
                 return self._leave(state, saved)
             lr = self.schedule.rate(state.step)
-            self.guard.expect(state.guard, tokens)
-            self.engine.step(micro_batches, lr, tokens)
+            self.guard.expect(state.guard, tokens, may_overflow=self._may_overflow(state))
+            self.engine.step(micro_batches, lr, tokens, state.loss_scale.factor if state.loss_scale else 1.0)
             verdict = self.guard.verdict()
             if verdict.answer in ("rollback", "stop"):
                 state = self.guard.go_back(state, verdict, self.batches.samples)
@@ -109,11 +109,17 @@ class Trainer:
     def _after(self, state: TrainState, phase: Phase, verdict: Verdict) -> TrainState:
         """A step that was skipped counts as one, and its data as read."""
         past = remember(self.spec.guard, state.guard, verdict)
-        if verdict.trouble:
+        scale = state.loss_scale and rescaled(self.spec.train.loss_scale, state.loss_scale, verdict)
+        if verdict.overflows:
+            self.tracker.event("overflow", step=state.step + 1, loss=verdict.loss, loss_scale=scale and scale.factor)
+        elif verdict.trouble:
             self.guard.tell(state.step + 1, verdict, past)
         if not phase.compares_with(self.timeline.at(state.step + 1)):
             past = past.forget()
-        return TrainState(state.step + 1, state.tokens + phase.tokens_per_step, past)
+        return TrainState(state.step + 1, state.tokens + phase.tokens_per_step, past, scale)
+
+    def _may_overflow(self, state: TrainState) -> bool:
+        return state.loss_scale is not None and state.loss_scale.can_yield(self.spec.train.loss_scale)
 
     def _read(self, state: TrainState) -> list[Batch] | AiftrainError:
         with mark("data"):
@@ -156,6 +162,8 @@ class Trainer:
             flop_share=flops / self.matmul_flops if self.matmul_flops else None,
             seconds=seconds,
             sources=self._source_tokens(state),
+            **({"loss_scale": state.loss_scale.factor} if state.loss_scale else {}),
+            **({"overflow": True} if verdict.overflows else {}),
             **({} if verdict.applies else {"skipped": True}),
         )
 

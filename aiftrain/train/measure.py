@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 
 from aiftrain.run.spec import Precision
+from aiftrain.train.precision import TYPES
 
 _SIZE = {"cpu": 1024, "cuda": 8192}  # large enough to reach the plateau, small enough to be quick
 _REPEATS = 7
@@ -18,7 +19,7 @@ _REPEATS = 7
 def matmul_flops(device: torch.device, precision: Precision) -> float:
     """FLOP/s of this rank's device on a square matrix product: the median of a few, after a warm-up."""
     size = _SIZE[device.type]
-    product = matmul((size, size, size), torch.bfloat16 if precision == "bf16" else torch.float32, device)
+    product = matmul((size, size, size), TYPES[precision], device)
     seconds(product, device)
     return 2 * size**3 / statistics.median(seconds(product, device) for _ in range(_REPEATS))
 

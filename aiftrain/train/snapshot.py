@@ -18,6 +18,7 @@ import torch
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.history import History, Rollback
 from aiftrain.checkpoint.index import Range
+from aiftrain.checkpoint.loss_scale import LossScale
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
 from aiftrain.checkpoint.rollbacks import read_rollbacks, set_void_aside, write_rollbacks
 from aiftrain.checkpoint.shards import CheckpointReader, Fragment, shard_name, write_shard
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a run stands: finished steps, the tokens they took, and what the guard knows.
+    """Where a run stands: finished steps, the tokens they took, what the guard knows, and how fp16's losses are scaled.
 
     All else follows from these or is in the engine.
     """
@@ -47,6 +48,7 @@ class TrainState:
     step: int = 0
     tokens: int = 0
     guard: History = field(default_factory=History)
+    loss_scale: LossScale | None = None
 
 
 class Checkpoints:
@@ -81,7 +83,7 @@ class Checkpoints:
             if init := self.spec.init_from:
                 begin_from(init, engine, self.spec, self.rank)
                 self.tracker.event("init_from", path=init.path)
-            return TrainState(guard=self._remembered(None))
+            return TrainState(guard=self._remembered(None), loss_scale=self._loss_scale(engine, None))
         state = self._load(engine, entry)
         past = state.guard
         self.tracker.event("resume", step=entry.step, skipped=past.skipped, rollbacks=len(past.rollbacks))
@@ -122,6 +124,7 @@ class Checkpoints:
             shapes=engine.shapes(),
             files=records,
             guard=state.guard,
+            loss_scale=state.loss_scale,
         )
         self.catalog.commit(manifest)
 
@@ -143,7 +146,13 @@ class Checkpoints:
             self._find(reader, entry.manifest, wanted)
             together(lambda: self._fill(reader, entry.manifest, wanted))
         engine.resumed(entry.manifest.optimizer_step)
-        return TrainState(entry.manifest.step, entry.manifest.tokens, self._remembered(entry.manifest.guard))
+        manifest = entry.manifest
+        guard, loss_scale = self._remembered(manifest.guard), self._loss_scale(engine, manifest.loss_scale)
+        return TrainState(manifest.step, manifest.tokens, guard, loss_scale)
+
+    def _loss_scale(self, engine: Engine, saved: LossScale | None) -> LossScale | None:
+        """None where losses are not scaled. A run that came from a machine with bf16 begins with it."""
+        return (saved or LossScale.first(self.spec.train.loss_scale)) if engine.scales_losses else None
 
     def _remembered(self, guard: History | None) -> History:
         """What the guard knew when a checkpoint was made, and the rollbacks since."""

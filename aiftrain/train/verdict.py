@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from aiftrain.checkpoint.history import History
+from aiftrain.checkpoint.loss_scale import LossScale
 from aiftrain.run.guard import Answer, GuardSpec
+from aiftrain.run.precision import LossScaleSpec
 
-Trouble = Literal["non_finite", "norm_spike", "loss_spike"]
+Trouble = Literal["non_finite", "norm_spike", "loss_spike", "overflow"]
 
 _HARDNESS = get_args(Answer)  # in ascending order
 _NORMAL = 1.4826  # standard deviations of a normal distribution in a median absolute deviation
@@ -37,6 +39,11 @@ class Verdict:
     limit: float | None = None
 
     @property
+    def overflows(self) -> bool:
+        """Whether the loss was multiplied by more than fp16 can bear: no trouble of the run."""
+        return self.trouble == "overflow"
+
+    @property
     def applies(self) -> bool:
         """Whether the optimizer takes the step."""
         return self.trouble is None or self.answer == "ignore"
@@ -47,14 +54,19 @@ class Verdict:
         return {name: finite(value) for name, value in values.items()}
 
     def __str__(self) -> str:
-        if self.trouble == "non_finite":
+        if self.trouble in ("non_finite", "overflow"):
             return f"loss {self.loss:.4g} and gradient norm {self.norm:.4g}"
         name, value = ("gradient norm", self.norm) if self.trouble == "norm_spike" else ("loss", self.loss)
         return f"{name} {value:.4g}, where {self.median:.4g} is usual and {self.limit:.4g} the limit"
 
 
-def judge(spec: GuardSpec, history: History, loss: float, norm: float) -> Verdict:
-    """What to do about a step with this mean loss and gradient norm, before it is applied."""
+def judge(spec: GuardSpec, history: History, loss: float, norm: float, *, may_overflow: bool = False) -> Verdict:
+    """What to do about a step with this mean loss and gradient norm, before it is applied.
+
+    may_overflow: the loss was multiplied by a factor that may have been too large, and can fall.
+    """
+    if may_overflow and math.isfinite(loss) and not math.isfinite(norm):
+        return Verdict(loss, norm, "overflow", "skip")
     if not (math.isfinite(loss) and math.isfinite(norm)):
         return Verdict(loss, norm, "non_finite", _answer(spec, history, spec.non_finite))
     spikes = [
@@ -67,7 +79,16 @@ def judge(spec: GuardSpec, history: History, loss: float, norm: float) -> Verdic
 
 def remember(spec: GuardSpec, history: History, verdict: Verdict) -> History:
     """What is known after a step that was applied or skipped."""
+    if verdict.overflows:
+        return history
     return history.applied(verdict.loss, verdict.norm, spec.window) if verdict.applies else history.skip()
+
+
+def rescaled(spec: LossScaleSpec, scale: LossScale, verdict: Verdict) -> LossScale:
+    """What the loss is multiplied by after a step. One that is in trouble for another reason says nothing of it."""
+    if verdict.overflows:
+        return scale.after_overflow(spec)
+    return scale.after_good(spec) if math.isfinite(verdict.norm) else scale
 
 
 def finite(value: float | None) -> float | None:

@@ -68,7 +68,7 @@ def test_a_deadline_gets_each_site_its_own_number_of_nodes() -> None:
     assert unknown is not None and unknown.nodes == 128, "nothing is known of the deadline, so as asked"
 
 
-def test_hardware_without_bf16_is_refused_bf16_and_else_takes_fp32() -> None:
+def test_hardware_without_bf16_is_refused_bf16() -> None:
     (entry,) = compare([*SEVEN, "train.precision=bf16"], ["jeanzay-v100"], None)
     assert entry.option is None and "v100-32 has no bf16" in entry.why
 

@@ -26,10 +26,18 @@ def test_a_gpu_gets_bf16_weights_and_sums_gradients_in_fp32(strategy: str) -> No
     assert config["zero_optimization"]["overlap_comm"] is True
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("strategy", ["zero1", "zero3"])
+def test_without_bf16_a_gpu_gets_fp16_weights_and_our_scale(strategy: str) -> None:
+    config = config_of("recipe=eu-llm-1b", "factory=jeanzay-v100", "nodes=16", f"parallelism={strategy}")
+    assert config["fp16"] == {"enabled": True, "loss_scale": 1.0}
+    assert config["data_types"] == {"grad_accum_dtype": "fp32"}
+    assert "bf16" not in config
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_cpu_keeps_fp32_weights(precision: str) -> None:
     config = config_of("recipe=smoke", f"train.precision={precision}")
-    assert "bf16" not in config
+    assert "bf16" not in config and "fp16" not in config
     assert config["zero_optimization"]["overlap_comm"] is False
 
 

@@ -17,6 +17,7 @@ RUN = ("recipe=eu-llm-7b", "nodes=4", "train.compile=true", "train.fp8=tensorwis
         (("factory=lumi",), "tensorwise, but mi250x has no 8-bit products"),
         (("factory=leonardo",), "tensorwise, but a100-64 has no 8-bit products"),
         (("factory=jupiter", "train.precision=fp32"), "tensorwise, but the run is fp32"),
+        (("factory=jupiter", "train.precision=fp16"), "tensorwise, but the run is fp16"),
         (("factory=jupiter", "train.compile=false"), "tensorwise without train.compile"),
         (("factory=jupiter", "model.intermediate_size=11000"), "a rank has MLP 11000"),
     ],

@@ -26,7 +26,7 @@ def test_all_ranks_together_hold_everything_but_padding_adds_little(
     groups: Groups, ranks: int, stage: int, bf16: bool
 ) -> None:
     parameters, tensors = sum(map(sum, groups)), sum(map(len, groups))
-    states = state_bytes(groups, ranks, stage, states=(2, 2), bf16_weights=bf16)
+    states = state_bytes(groups, ranks, stage, states=(2, 2), half_weights=bf16)
     padding = 2 * ranks * max(2, tensors)
     assert 12 * parameters <= states.optimizer * ranks < 12 * (parameters + padding)
     whole = states.weights * (ranks if stage == 3 else 1)
@@ -36,7 +36,7 @@ def test_all_ranks_together_hold_everything_but_padding_adds_little(
 
 @given(GROUPS, st.booleans())
 def test_one_rank_holds_what_no_stage_could_share(groups: Groups, bf16: bool) -> None:
-    totals = {stage: state_bytes(groups, 1, stage, states=(2, 2), bf16_weights=bf16) for stage in (1, 2, 3)}
+    totals = {stage: state_bytes(groups, 1, stage, states=(2, 2), half_weights=bf16) for stage in (1, 2, 3)}
     assert totals[3].optimizer <= totals[2].optimizer == totals[1].optimizer
     assert totals[1].gradients >= totals[2].gradients - 4 * sum(map(len, groups))
 
@@ -44,8 +44,8 @@ def test_one_rank_holds_what_no_stage_could_share(groups: Groups, bf16: bool) ->
 @given(GROUPS)
 def test_stage_0_has_fp32_weights_and_shares_nothing(groups: Groups) -> None:
     parameters = sum(map(sum, groups))
-    states = state_bytes(groups, 64, 0, states=(2, 2), bf16_weights=False)
-    assert states == state_bytes(groups, 1, 0, states=(2, 2), bf16_weights=True)
+    states = state_bytes(groups, 64, 0, states=(2, 2), half_weights=False)
+    assert states == state_bytes(groups, 1, 0, states=(2, 2), half_weights=True)
     assert (states.weights, states.gradients, states.optimizer) == (4 * parameters, 4 * parameters, 8 * parameters)
 
 
@@ -61,13 +61,13 @@ def test_the_fullest_rank_of_stage_2_is_found(groups: Groups, ranks: int) -> Non
         return sum(size for size, is_inside in zip(group, inside, strict=True) if is_inside)
 
     most = max(touched(decayed, rank) + touched(free, rank) for rank in range(ranks))
-    assert state_bytes((decayed, free), ranks, 2, states=(2, 2), bf16_weights=False).gradients == 4 * most
+    assert state_bytes((decayed, free), ranks, 2, states=(2, 2), half_weights=False).gradients == 4 * most
 
 
 def test_small_tensors_stay_whole_under_stage_3() -> None:
     groups = ((1000, 999), (10, 10))
-    apart = state_bytes(groups, 4, 3, states=(2, 2), bf16_weights=True)
-    whole = state_bytes(groups, 4, 3, states=(2, 2), bf16_weights=True, persistent=10)
+    apart = state_bytes(groups, 4, 3, states=(2, 2), half_weights=True)
+    whole = state_bytes(groups, 4, 3, states=(2, 2), half_weights=True, persistent=10)
     assert apart.weights == 2 * (250 + 250 + 3 + 3)
     assert whole.weights - apart.weights == 2 * (12 + 12), "padded as they are gathered"
     assert whole.optimizer == apart.optimizer == 12 * (250 + 250 + 3 + 3)
@@ -78,7 +78,7 @@ def test_the_papers_example_is_met_but_for_the_fp32_gradient_sum() -> None:
     billions = 7_500_000_000
     paper = {1: 31.4, 2: 16.6, 3: 1.9}
     for stage, gigabytes in paper.items():
-        states = state_bytes(((billions,), ()), 64, stage, states=(2, 2), bf16_weights=True)
+        states = state_bytes(((billions,), ()), 64, stage, states=(2, 2), half_weights=True)
         gradient_sum = 2 * billions / (1 if stage == 1 else 64)  # in fp32, what the paper has in 16 bits
         assert (states.total - gradient_sum) / 1e9 == pytest.approx(gigabytes, abs=0.06)
 
@@ -140,15 +140,22 @@ def test_ranks_of_one_node_share_its_memory_and_its_devices() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "fast", "chosen"), [("auto", True, "bf16"), ("auto", False, "fp32"), ("bf16", False, "bf16")]
+    ("asked", "kind", "fast", "chosen"),
+    [
+        ("auto", "cpu", True, "bf16"),
+        ("auto", "cpu", False, "fp32"),
+        ("auto", "cuda", False, "fp16"),
+        ("bf16", "cpu", False, "bf16"),
+        ("fp16", "cuda", True, "fp16"),
+    ],
 )
-def test_auto_is_bf16_where_the_hardware_is_fast_at_it(asked: str, fast: bool, chosen: str) -> None:
+def test_auto_is_what_the_hardware_is_fast_at(asked: str, kind: str, fast: bool, chosen: str) -> None:
     base = small_spec()
     spec = RunSpec.model_validate(
         base.model_dump()
         | {
             "train": base.train.model_dump() | {"precision": asked},
-            "hardware": base.hardware.model_dump() | {"bf16": fast},
+            "hardware": base.hardware.model_dump() | {"kind": kind, "bf16": fast},
         }
     )
     assert choose_precision(spec) == chosen

@@ -46,7 +46,7 @@ def use(traits: EngineTraits = OURS, model: ModelSpec = LLAMA_8B, precision: str
 def test_states_are_those_that_deepspeed_allocates_but_for_padding(stage: int, precision: str) -> None:
     ours = use(zero_stage=stage, precision=precision)
     exact = state_bytes(
-        tensor_sizes(LLAMA_8B, parameter_groups()), 8, stage, states=(2, 2), bf16_weights=precision == "bf16"
+        tensor_sizes(LLAMA_8B, parameter_groups()), 8, stage, states=(2, 2), half_weights=precision == "bf16"
     )
     assert ours.weights == pytest.approx(exact.weights, rel=1e-4)
     assert ours.optimizer == pytest.approx(exact.optimizer, rel=1e-4)

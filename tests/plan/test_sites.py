@@ -95,7 +95,7 @@ def test_every_recipe_plans_on_every_site_or_is_too_large_for_it(factory: str) -
     for recipe in RECIPES:
         found = _plan_where_it_fits(recipe, factory)
         if isinstance(found, LaunchPlan):
-            assert found.execution.precision == ("bf16" if at(factory).hardware.bf16 else "fp32")
+            assert found.execution.precision == at(factory).hardware.half
         else:
             assert any(reason in str(each) for each in found for reason in REASONS), str(found)
 
@@ -110,15 +110,16 @@ def test_most_recipes_plan_on_most_sites() -> None:
 @pytest.mark.parametrize("hardware", ACCELERATORS)
 def test_a_recipe_plans_on_every_accelerator(hardware: str) -> None:
     spec = resolve(["recipe=eu-llm-1b", "factory=lumi", f"hardware={hardware}", "train.micro_batch=1"])
-    assert make_plan(spec).execution.precision == ("fp32" if hardware.startswith("v100") else "bf16")
+    assert make_plan(spec).execution.precision == ("fp16" if hardware.startswith("v100") else "bf16")
 
 
-def test_v100_takes_fp32_says_why_and_refuses_bf16() -> None:
+def test_v100_takes_fp16_says_why_and_refuses_bf16() -> None:
     v100 = ["recipe=eu-llm-1b", "factory=jeanzay-v100"]
     plan = make_plan(resolve(v100))
-    assert plan.execution.precision == "fp32"
-    assert any("because v100-32 has no fast bf16" in assumption for assumption in plan.estimate.assumptions)
-    with pytest.raises(ConfigError, match=r"train\.precision: bf16, but v100-32 has no bf16\n +train\.precision=fp32"):
+    assert plan.execution.precision == "fp16"
+    why = "losses scaled, because v100-32 has no fast bf16"
+    assert any(why in assumption for assumption in plan.estimate.assumptions)
+    with pytest.raises(ConfigError, match=r"train\.precision: bf16, but v100-32 has no bf16\n +train\.precision=fp16"):
         make_plan(resolve([*v100, "train.precision=bf16"]))
 
 

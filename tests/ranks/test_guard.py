@@ -51,6 +51,7 @@ def history(folder: RunFolder) -> Any:
     [
         ("zero1", True),
         ("zero3", False),
+        pytest.param("offload", True, marks=pytest.mark.slow),
         *(
             pytest.param(name, False, marks=pytest.mark.slow)
             for name in ("ddp", "zero1", "zero2", "tp", "pp", "offload")

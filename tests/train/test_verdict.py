@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from aiftrain.checkpoint.history import History, Rollback
+from aiftrain.checkpoint.loss_scale import LossScale
 from aiftrain.run.guard import GuardSpec
-from aiftrain.train.verdict import judge, remember
+from aiftrain.run.precision import LossScaleSpec
+from aiftrain.train.verdict import judge, remember, rescaled
 
 
 def calm(steps: int = 100, noise: float = 0.03, **changes: Any) -> History:
@@ -46,6 +48,25 @@ def test_what_is_trouble(loss: float, norm: float, trouble: str | None) -> None:
     verdict = judge(GuardSpec(), calm(), loss, norm)
     assert verdict.trouble == trouble
     assert verdict.applies == (trouble is None)
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(2.0, math.inf), (2.0, math.nan)])
+def test_gradients_too_large_for_fp16_are_no_trouble_of_the_run(loss: float, norm: float) -> None:
+    past = calm(skips_in_row=2)
+    verdict = judge(GuardSpec(skips_in_row=2), past, loss, norm, may_overflow=True)
+    assert (verdict.overflows, verdict.applies, verdict.answer) == (True, False, "skip")
+    assert remember(GuardSpec(), past, verdict) is past
+    settings, scale = LossScaleSpec(), LossScale(factor=8, good_steps=5, patience=1)
+    assert rescaled(settings, scale, verdict).factor == 4
+
+
+def test_a_loss_that_is_no_number_is_trouble_whatever_it_was_scaled_by() -> None:
+    verdict = judge(GuardSpec(), calm(), math.nan, math.nan, may_overflow=True)
+    assert verdict.trouble == "non_finite"
+    scale = LossScale(factor=8, good_steps=5, patience=1)
+    assert rescaled(LossScaleSpec(), scale, verdict) == scale
+    spike = judge(GuardSpec(), calm(), 2.5, 0.5, may_overflow=True)
+    assert rescaled(LossScaleSpec(), scale, spike).good_steps == 6
 
 
 def test_nothing_is_a_spike_before_enough_steps_but_no_number_is_one_at_once() -> None:

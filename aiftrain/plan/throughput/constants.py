@@ -145,8 +145,8 @@ class Calibration(Strict):
         return next(stack for stack in self.stacks if re.search(stack.pattern, name, re.IGNORECASE))
 
     def measured_rate(self, hardware: Hardware, precision: str) -> float | None:
-        """TFLOP/s of one device, as the user's own runs measured it; on CPUs at this precision, elsewhere at bf16."""
-        return self.measured.get(hardware.name, {}).get(precision if hardware.is_cpu else "bf16")
+        """TFLOP/s of one device, as the user's own runs measured it; on CPUs at this precision, else at 16 bits."""
+        return self.measured.get(hardware.name, {}).get(precision if hardware.is_cpu else hardware.half)
 
     def named(self, name: str) -> Stack:
         """The software of that name."""

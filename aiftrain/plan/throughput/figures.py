@@ -58,7 +58,7 @@ def _of_bench(
     """Keys of the profile. The planner takes shares of documented bandwidths; what was measured is such a share."""
     near, far, memory = figures.intra_node_gb_per_s, figures.inter_node_gb_per_s, figures.memory_gb_per_s
     changes = {
-        "matmul_bf16_tflops": figures.matmul_tflops.get(precision if hardware.is_cpu else "bf16"),
+        "matmul_bf16_tflops": figures.matmul_tflops.get(precision if hardware.is_cpu else hardware.half),
         "memory_gb_per_s": memory and memory / constants.memory_share,
         "intra_node_gb_per_s": near and near / constants.link_share,
         "inter_node_gb_per_s": far and far / (constants.net_share * figures.nodes**-constants.net_fall),

@@ -10,11 +10,11 @@ from aiftrain.run.bench import Missing, Product
 from aiftrain.run.spec import RunSpec
 from aiftrain.train.bench.pace import LEAST_CALLS, Setting, Timing, time_of
 from aiftrain.train.measure import matmul
+from aiftrain.train.precision import TYPES
 
 Shape = tuple[int, int, int]  # m, n, k: [m, k] times [k, n]
 
 _SIDES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192, 16384)}
-_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
 
 
@@ -62,7 +62,7 @@ def _products(
                 why=f"it would take {expected:,.2g} s, at the rate of the smaller ones",
             )
             return
-        timing = time_of(matmul(shape, _TYPES[precision], device), device, budget / len(shapes))
+        timing = time_of(matmul(shape, TYPES[precision], device), device, budget / len(shapes))
         rate = _flops(shape) / timing.slowest
         yield _product(name, precision, shape, timing)
 

@@ -61,6 +61,8 @@ def test_a_rate_counts_for_its_precision_on_processors() -> None:
     cpu = Hardware(name="cpu", title="", kind="cpu")
     assert (one.measured_rate(cpu, "fp32"), one.measured_rate(cpu, "bf16")) == (0.2, 0.5)
     assert one.measured_rate(Hardware(name="other", title="", kind="cpu"), "fp32") is None
+    old = with_own(shipped(), OWN.model_copy(update={"matmul_tflops": {"old": {"fp16": 60.0}}}))
+    assert old.measured_rate(Hardware(name="old", title="", kind="cuda", bf16=False), "fp16") == 60.0
 
 
 @pytest.mark.parametrize("text", ["runs: 3\n", "hardware: {h100: fast}\n", "[]\n", "a: [\n"])

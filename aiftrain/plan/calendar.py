@@ -194,7 +194,8 @@ def _best_save_every(seconds_per_step: float, pace: _Pace) -> int | None:
     """The interval that loses the least, J. W. Young's sqrt(2 * save * time between failures), in steps."""
     if math.isinf(pace.between_failures):
         return None
-    return max(1, round(math.sqrt(2 * pace.save * pace.between_failures) / seconds_per_step))
+    # Two roots: the product of what almost never fails with what it takes to save may be too large for a number.
+    return max(1, round(math.sqrt(2 * pace.save) * math.sqrt(pace.between_failures) / seconds_per_step))
 
 
 def _assumptions(nodes: int, pace: _Pace, write: float | None, failing: float | None) -> list[str]:

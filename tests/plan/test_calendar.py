@@ -91,6 +91,12 @@ def test_the_best_interval_is_youngs() -> None:
     assert planned(run(), failures_per_node_day=1.0).best_save_every == 42
 
 
+def test_what_almost_never_fails_has_an_interval_too() -> None:
+    """A failure in 10^304 days: as many seconds times those of a save are more than a float holds."""
+    best = planned(run(), failures_per_node_day=1e-303).best_save_every
+    assert best is not None and best > 10**150
+
+
 @pytest.mark.parametrize("failing", [0.5, 2.0])
 def test_the_best_interval_beats_its_neighbours(failing: float) -> None:
     free = FACTORY | {"partitions": {}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import timeit
 from dataclasses import replace
 from typing import Any
 
@@ -184,8 +185,9 @@ def test_more_ranks_never_need_more_and_more_tokens_never_less(
 
 
 def test_a_layout_takes_microseconds() -> None:
+    """Thousands a second, the layout's validation included: in this process, whatever others do beside it."""
     use()
-    started = time.perf_counter()
-    for _ in range(200):
-        use(MEGATRON, pipeline_parallel=2, data_parallel=4)
-    assert (time.perf_counter() - started) / 200 < 500e-6, "thousands a second, the layout's validation included"
+    looks = timeit.repeat(
+        lambda: use(MEGATRON, pipeline_parallel=2, data_parallel=4), number=50, repeat=5, timer=time.process_time
+    )
+    assert min(looks) / 50 < 500e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from aiftrain.train.optimizers.gate import Gate
 State = dict[str, Tensor]
 
 
-class GatedOptimizer(torch.optim.Optimizer):
+class GatedOptimizer(torch.optim.Optimizer, ABC):
     """Updates the weights where its gate lets it, and then moves their average after them.
 
     The tensors that it updates are whole parameters without ZeRO, else DeepSpeed's flat fp32 parts of them: an
@@ -32,9 +33,9 @@ class GatedOptimizer(torch.optim.Optimizer):
             if self.ema_decay is not None:
                 self._average(1 - self.ema_decay)
 
+    @abstractmethod
     def update(self) -> None:
         """One step of all groups at hand, by the gradients and learning rates that they have."""
-        raise NotImplementedError
 
     def make_state(self, weights: Tensor, group: dict[str, Any]) -> None:
         """What is kept of `weights`, a tensor of `group`, before the first step: zeros, but their average is they."""

@@ -68,6 +68,7 @@ _SHOWN = ("factories", "hardware", "recipes")
 _ACTIONS = {
     "data": ("prepare", "inspect"),
     "checkpoints": tuple(CHECKPOINT_ACTIONS),
+    "keys": ("new", "show"),
     "env": ("lock", "diff", "wheelhouse", "pack"),
 }
 _OF_A_RUN = ("status", "watch", "logs", "cancel")

@@ -16,6 +16,7 @@ from typing import Any
 
 from aiftrain.data.files import optional_module, reading
 from aiftrain.errors import DamagedError, MachineError, UserError
+from aiftrain.run.durable import sync_folder
 
 IDENTITY_FILE = "AIFTRAIN_IDENTITY_FILE"
 
@@ -107,13 +108,22 @@ def new_identity(file: Path) -> str:
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     text = f"# created: {moment}\n# public key: {public}\n{identity}\n"
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        _write_secret(file, text)
     except FileExistsError:
         raise UserError(f"{file} is there already; an identity is never overwritten") from None
     except OSError as error:
         raise MachineError(f"cannot write {file}: {error.strerror}") from error
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
     return public
+
+
+def _write_secret(file: Path, text: str) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync_folder(file.parent)
+    except BaseException:
+        file.unlink()  # half a key opens nothing
+        raise

@@ -27,6 +27,7 @@ class SealedSource:
         self._cipher = aes_gcm(secret)
         self._bound = seal.associated_data(name, context)
         self._invalid = optional_module("cryptography.exceptions", "seal", "opening a seal").InvalidTag
+        self._stored = memoryview(b"")  # what was fetched last; kept, since fresh memory costs as much as the cipher
         self._last: tuple[int, bytes] = (-1, b"")  # the segment opened last: small reads follow one another
 
     def read_into(self, offset: int, target: memoryview) -> None:
@@ -59,7 +60,10 @@ class SealedSource:
     def _fetched(self, begin: int, end: int) -> Iterator[tuple[int, memoryview]]:
         """Segments [begin, end) as they are stored, by one read."""
         length = self._seal.segment + TAG
-        stored = memoryview(bytearray(min(end * length, self._source.size) - begin * length))
+        size = min(end * length, self._source.size) - begin * length
+        if len(self._stored) < size:
+            self._stored = memoryview(bytearray(size))
+        stored = self._stored[:size]
         self._source.read_into(begin * length, stored)
         for index in range(begin, end):
             place = (index - begin) * length

@@ -1,0 +1,112 @@
+"""Sealing: bytes a second of one thread, by the size of segments, and of a file that is written sealed.
+
+    python benchmarks/sealing.py [--json] [--folder .] [--gib 2] [--rounds 5]
+
+Written are the same random bytes plain, sealed, and sealed with the SHA-256 of what is written, in turn, each synced
+to the disk; then the sealed file is opened again out of the page cache. Figures are medians, in 10^9 bytes of content
+a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from aiftrain.checkpoint.sealing.keys import Identities, new_identity
+from aiftrain.checkpoint.sealing.seal import Seal
+from aiftrain.checkpoint.sealing.source import SealedSource, open_sealed
+from aiftrain.checkpoint.sealing.stream import enciphered, seal_blocks
+from aiftrain.checkpoint.sources import FileSource
+from aiftrain.checkpoint.stores.base import Octets
+
+BLOCK = os.urandom(1 << 20)  # larger writes are slower here: the bytes fall out of the cache between
+SEGMENTS_KIB = (64, 256, 1024, 4096)
+PLACE = {"name": "file", "context": "benchmark"}
+
+
+def rate(size: int, work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return size / (time.perf_counter() - began) / 1e9
+
+
+def plain(size: int) -> Iterator[bytes]:
+    return (BLOCK for _ in range(size // len(BLOCK)))
+
+
+def segment_rate(segment: int, size: int) -> float:
+    """Sealing into nothing."""
+    seal = Seal(segment=segment, size=size, key="")
+    return rate(size, lambda: sum(map(len, enciphered(plain(size), seal, bytes(32), **PLACE))))
+
+
+def write(file: Path, blocks: Iterable[Octets]) -> None:
+    with file.open("wb") as stream:
+        stream.writelines(blocks)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def hashed(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+        yield block
+
+
+def file_rates(folder: Path, size: int, turn: int) -> dict[str, float]:
+    """One round; who comes first changes with `turn`."""
+    new_identity(folder / "identity")
+    identities = Identities.read(folder / "identity")
+    ways = PLACE | {"recipients": identities.public}
+    seal, blocks = seal_blocks(plain(size), size, **ways)  # type: ignore[arg-type]
+    _, more = seal_blocks(plain(size), size, **ways)  # type: ignore[arg-type]
+    written = [("plain", plain(size)), ("sealed", blocks), ("sealed and hashed", hashed(more))]
+    rates = {}
+    for name, content in written[turn % 3 :] + written[: turn % 3]:
+        os.sync()
+        rates[f"written {name}"] = rate(size, partial(write, folder / name, content))
+    source = open_sealed(FileSource(folder / "sealed"), seal, identities, **PLACE)
+    rates["opened"] = rate(size, lambda: read_through(source))
+    return rates
+
+
+def read_through(source: SealedSource) -> None:
+    target = memoryview(bytearray(len(BLOCK)))
+    for start in range(0, source.size, len(BLOCK)):
+        source.read_into(start, target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--folder", type=Path, default=Path(), help="on the disk in question")
+    parser.add_argument("--gib", type=float, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    size = int(options.gib * 2**30) // len(BLOCK) * len(BLOCK)
+    found: dict[str, list[float]] = {}
+    for turn in range(options.rounds):
+        for kib in SEGMENTS_KIB:
+            found.setdefault(f"segments of {kib} KiB", []).append(segment_rate(kib << 10, size))
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            for name, value in file_rates(Path(folder), size, turn).items():
+                found.setdefault(name, []).append(value)
+    medians = {name: round(statistics.median(values), 2) for name, values in found.items()}
+    if options.json:
+        print(json.dumps(medians, indent=2))
+    else:
+        for name, value in medians.items():
+            print(f"{name:<26} {value:5.2f} GB/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -39,13 +39,16 @@ class Index:
         """The keys of which there are pieces."""
         return iter(self._pieces)
 
-    def add_shard(self, shard: TensorFile) -> None:
-        """Take in all pieces of a shard. DamagedError where its metadata does not fit its tensors."""
+    def add_shard(self, file: str, shard: TensorFile) -> None:
+        """Take in all pieces of a shard, which the manifest calls `file`.
+
+        DamagedError where its metadata does not fit its tensors.
+        """
         for name, text in shard.metadata.items():
             if name not in shard.tensors or not text.isdecimal():
                 raise DamagedError(f"{shard.source.name} is damaged: its metadata gives {name} the start {text!r}")
             stored, start = shard.tensors[name], int(text)
-            piece = Piece(start, start + prod(stored.shape), shard.name, stored.offset)
+            piece = Piece(start, start + prod(stored.shape), file, stored.offset)
             self._add(name.removesuffix(f"@{start}"), piece)
 
     def pack(self) -> bytes:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.digested import first_fault
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.history import Rollback
+from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.errors import DamagedError
 from aiftrain.run.base import Strict
 from aiftrain.run.durable import replace_text
@@ -35,33 +36,42 @@ def read_rollbacks(catalog: Catalog) -> tuple[Rollback, ...]:
         if not file.exists():
             return ()
         content = file.read_bytes()
+    return parse_rollbacks(content, str(file))
+
+
+def parse_rollbacks(content: bytes, file: str) -> tuple[Rollback, ...]:
+    """The rollbacks that `content`, found in `file`, tells of. DamagedError where it is not what was written."""
     try:
         return _Document.model_validate_json(content).rollbacks
     except ValidationError as error:
         raise DamagedError(f"{file} is damaged: {first_fault(error)}") from error
 
 
+def rollbacks_json(rollbacks: tuple[Rollback, ...]) -> str:
+    """The text of rollbacks.json."""
+    return json.dumps(_Document(rollbacks=rollbacks).model_dump(mode="json"), indent=2) + "\n"
+
+
 def write_rollbacks(catalog: Catalog, rollbacks: tuple[Rollback, ...]) -> None:
     """From here on the newest of them is a fact, whatever happens."""
-    document = _Document(rollbacks=rollbacks).model_dump(mode="json")
     with machine_errors("write", _file(catalog)):
-        replace_text(_file(catalog), json.dumps(document, indent=2) + "\n")
+        replace_text(_file(catalog), rollbacks_json(rollbacks))
 
 
 def set_void_aside(catalog: Catalog) -> list[int]:
     """Rename the checkpoints that the run went back from; their steps. They no longer count, and nothing is lost."""
     rollbacks = read_rollbacks(catalog)
     entries = catalog.entries() if rollbacks else []  # most runs have none, and many checkpoints
-    void = [entry.step for entry in entries if _is_void(entry, rollbacks)]
+    void = [entry.step for entry in entries if is_void(entry.manifest, rollbacks)]
     for step in void:
         catalog.set_aside(step, "void")
     return void
 
 
-def _is_void(entry: Checkpoint, rollbacks: tuple[Rollback, ...]) -> bool:
+def is_void(manifest: Manifest, rollbacks: tuple[Rollback, ...]) -> bool:
     """Whether the run went back to before this checkpoint after it was made."""
-    known = entry.manifest.guard.rollbacks if entry.manifest.guard else ()
-    return any(entry.step > later.to_step for later in rollbacks[len(known) :])
+    known = manifest.guard.rollbacks if manifest.guard else ()
+    return any(manifest.step > later.to_step for later in rollbacks[len(known) :])
 
 
 def _file(catalog: Catalog) -> Path:

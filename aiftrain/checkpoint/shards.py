@@ -129,7 +129,7 @@ class CheckpointReader:
         """Read the headers of these shards only, and from now on count on no others but what `learn` adds."""
         self._known = Index()
         for file in files:
-            self._known.add_shard(self._shard(file))
+            self._known.add_shard(file, self._shard(file))
         return self._known
 
     def learn(self, packed: Iterable[bytes], wanted: Mapping[str, list[Range]]) -> None:

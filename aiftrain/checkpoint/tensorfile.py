@@ -143,11 +143,6 @@ class TensorFile:
         """The file at `path`. DamagedError where it is missing."""
         return cls(FileSource(path))
 
-    @property
-    def name(self) -> str:
-        """The last part of where it is."""
-        return self.source.name.rpartition("/")[2]
-
     def read(self, key: str) -> NDArray[Any]:
         """All values of one tensor."""
         stored = self.tensors[key]

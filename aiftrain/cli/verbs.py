@@ -32,6 +32,7 @@ VERBS = (
     Verb("cancel", "cancel", "RUN", "have a run save and leave, in the queue or here"),
     Verb("checkpoints", "checkpoints", "list|verify|export RUN", "list, verify or export what a run has saved"),
     Verb("keys", "keys", "new|show FILE", "make the key that opens sealed checkpoints; show its public half"),
+    Verb("ship", "ship", "RUN", "carry what a run has saved to its archives"),
     Verb("env", "env", "lock|diff|wheelhouse|pack WORD ...", "the software on the nodes: lock it, fetch it, pack it"),
     Verb("bench", "bench", "[OVERRIDE ...]", "measure this machine: products, memory, links, training steps"),
     Verb("doctor", "doctor", "[OVERRIDE ...]", "is this machine fit to run it"),

@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.checkpoint.shards import Fragment, shard_name, write_shard
+from aiftrain.checkpoint.stores.folder import FolderStore
+
+LINEAGE = "0123456789ab"
 
 
 @pytest.fixture
@@ -69,3 +73,16 @@ def no_file_beyond() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    (tmp_path / "archive").mkdir()
+    return Archive(FolderStore(tmp_path / "archive"), LINEAGE)
+
+
+def flip(file: Path, place: int = -1) -> None:
+    """Change one bit of a file."""
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)

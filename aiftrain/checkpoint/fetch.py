@@ -1,0 +1,112 @@
+"""One checkpoint from an archive to home: filled beside the checkpoints, and a rename makes it one of them.
+
+checkpoints/
+  fetching-step-00000100/    on its way; one that was interrupted goes on where it was
+  damaged-step-00000100/     set aside before: its files that are what the manifest says are not fetched again
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from aiftrain.checkpoint.archive import Archived, Progress, unwatched
+from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.durable import machine_errors, remove_tree
+from aiftrain.checkpoint.manifest import MANIFEST, FileRecord
+from aiftrain.checkpoint.verify import check_files
+from aiftrain.errors import DamagedError
+from aiftrain.run.durable import replace_text, sync_folder
+
+_PREFIX = "fetching-"
+
+
+class Fetch:
+    """Brings `entry` to `catalog`. One process begins and finishes; any number may share the files between them."""
+
+    def __init__(self, entry: Archived, catalog: Catalog) -> None:
+        self.entry = entry
+        self.catalog = catalog
+        self.folder = catalog.folder / f"{_PREFIX}{catalog.step_folder(entry.step).name}"
+
+    def begin(self) -> None:
+        """Make room: what was left of fetching other steps goes. MachineError where this one does not fit."""
+        with machine_errors("create", self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.catalog.folder)
+        forget_others(self.catalog, self.folder)
+
+    def files(self, records: Iterable[FileRecord], progress: Progress = unwatched) -> Iterator[None]:
+        """Bring some of the files, verified; pauses after every block. DamagedError where the archive's are damaged."""
+        for record in records:
+            if not self._is_here(record) and not self._is_aside(record):
+                yield from self._download(record, progress)
+            else:
+                progress(record.size)
+            yield
+
+    def finish(self) -> Checkpoint:
+        """Make it a checkpoint of home: with the manifest in it, one rename. All files have been brought."""
+        manifest = self.entry.manifest
+        Checkpoint(self.folder, manifest).reader().check_complete()
+        with machine_errors("write", self.folder / MANIFEST):
+            replace_text(self.folder / MANIFEST, manifest.to_json())
+        target = self.catalog.begin(self.entry.step)
+        with machine_errors("rename", self.folder):
+            self.folder.rename(target)  # over the empty folder that `begin` has made
+            sync_folder(self.catalog.folder)
+        return Checkpoint(target, manifest)
+
+    def _is_here(self, record: FileRecord) -> bool:
+        return not check_files(self.folder, [record])
+
+    def _is_aside(self, record: FileRecord) -> bool:
+        """Whether a checkpoint that was set aside had the file whole: it is here then, by another name of it."""
+        name = self.catalog.step_folder(self.entry.step).name
+        for folder in self.catalog.folder.glob(f"damaged-{name}*"):
+            if not check_files(folder, [record]):
+                with contextlib.suppress(OSError):  # no hard links on this file system
+                    (self.folder / record.name).unlink(missing_ok=True)
+                    (self.folder / record.name).hardlink_to(folder / record.name)
+                    return True
+        return False
+
+    def _download(self, record: FileRecord, progress: Progress) -> Iterator[None]:
+        file, digest = self.folder / record.name, hashlib.sha256()
+        with machine_errors("write", file), _new(file).open("wb") as stream:
+            for block in self.entry.blocks(record):
+                digest.update(block)
+                stream.write(block)
+                progress(len(block))
+                yield
+            stream.flush()
+            os.fsync(stream.fileno())
+        if digest.hexdigest() != record.sha256:
+            where = f"{self.entry.store.address}/{self.entry.object(record)}"
+            raise DamagedError(f"{where} is damaged: its SHA-256 is {digest.hexdigest()}, not {record.sha256}")
+
+
+def fetch(entry: Archived, catalog: Catalog, progress: Progress = unwatched) -> Checkpoint:
+    """All of it, in one process."""
+    fetching = Fetch(entry, catalog)
+    fetching.begin()
+    for _ in fetching.files(entry.manifest.files, progress):
+        pass
+    return fetching.finish()
+
+
+def forget_others(catalog: Catalog, kept: Path | None = None) -> None:
+    """Remove what interrupted fetches left, but `kept`."""
+    for folder in catalog.folder.glob(f"{_PREFIX}step-*"):
+        if folder != kept:
+            with machine_errors("remove", folder):
+                remove_tree(folder)
+
+
+def _new(file: Path) -> Path:
+    """The path of a file that is going to be written: not into one that has another name too."""
+    file.unlink(missing_ok=True)
+    return file

@@ -1,0 +1,200 @@
+"""Shipping: every complete checkpoint of home that an archive lacks goes there, newest first.
+
+What an archive has, it is asked in every round; shipped.json (ledger.py) only saves reading manifests. Nothing here
+changes home but that file, and nothing that dies in the middle leaves more than objects without a commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from aiftrain.checkpoint.archive import Archive
+from aiftrain.checkpoint.carry import carry, conflict
+from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.durable import machine_errors
+from aiftrain.checkpoint.ledger import Arrival, Ledger
+from aiftrain.checkpoint.manifest import MANIFEST
+from aiftrain.checkpoint.rollbacks import is_void, read_rollbacks
+from aiftrain.checkpoint.stores.base import AlreadyThereError
+from aiftrain.checkpoint.stores.opening import open_store
+from aiftrain.errors import DamagedError, MachineError, UserError
+from aiftrain.run.lock import RunLock, read_holder
+from aiftrain.run.spec import RunSpec
+from aiftrain.run.storage import ArchiveSpec
+
+LOCK = "ship.lock"
+
+
+class Watch(Protocol):
+    """Who looks on. `progress` hears bytes; what it raises ends the round."""
+
+    def begins(self, checkpoint: Checkpoint, archive: str) -> None: ...
+
+    def progress(self, size: int) -> None: ...
+
+    def arrived(self, arrival: Arrival) -> None: ...
+
+    def failed(self, failure: Failure) -> None: ...
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong with an archive, or with one checkpoint on the way there. `lasting`: trying again is no use."""
+
+    archive: str
+    step: int | None
+    message: str
+    lasting: bool
+
+
+@dataclass(frozen=True)
+class Destination:
+    """An archive that is yet to be opened: it may be out of reach now and not later."""
+
+    address: str
+    open: Callable[[], Archive]
+
+
+def destinations(spec: RunSpec) -> list[Destination]:
+    """The archives of a run."""
+    return [Destination(each.address, partial(open_archive, each, spec.lineage)) for each in spec.storage.archives]
+
+
+def open_archive(spec: ArchiveSpec, lineage: str) -> Archive:
+    """The checkpoints of the run `lineage` there. MachineError where it is out of reach."""
+    return Archive(open_store(spec), lineage)
+
+
+@contextlib.contextmanager
+def shipping_lock(catalog: Catalog) -> Iterator[None]:
+    """The right to ship from a home. UserError where another process has it."""
+    with machine_errors("create", catalog.folder):
+        catalog.folder.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(catalog.folder / LOCK)
+    try:
+        lock.acquire()
+    except UserError:
+        raise UserError(f"another shipper is at work in {catalog.folder}: {read_holder(lock.path)}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass
+class _Place:
+    """An archive in one round: the steps it had at its beginning, and those settled since, one way or the other."""
+
+    archive: Archive
+    address: str
+    steps: set[int]
+    settled: set[int] = field(default_factory=set)
+    lost: bool = False
+
+
+class Shipper:
+    """Carries checkpoints from `catalog` to all of `destinations`. One at a time in a home."""
+
+    def __init__(self, catalog: Catalog, destinations: Sequence[Destination], watch: Watch) -> None:
+        self.catalog = catalog
+        self.destinations = destinations
+        self.watch = watch
+        self.ledger = Ledger(catalog.folder)
+        self._failures: list[Failure] = []
+
+    def round(self) -> list[Failure]:
+        """Carry all that is owed, that which is saved meanwhile too. What failed; nothing: every archive has all."""
+        self._failures = []
+        places = [place for destination in self.destinations if (place := self._open(destination))]
+        while pair := self._next(places):
+            self._settle(*pair)
+        return self._failures
+
+    def _open(self, destination: Destination) -> _Place | None:
+        """An archive with all it has, after it has heard where the run went back."""
+        try:
+            archive = destination.open()
+            self._tell_rollbacks(archive)
+            return _Place(archive, destination.address, set(archive.steps()))
+        except MachineError as error:
+            self._fail(destination.address, None, str(error), lasting=isinstance(error, DamagedError))
+            return None
+
+    def _tell_rollbacks(self, archive: Archive) -> None:
+        """Have the checkpoints that the run went back from no longer count there."""
+        rollbacks = read_rollbacks(self.catalog)
+        known = archive.rollbacks() if rollbacks else ()
+        if len(rollbacks) <= len(known):
+            return
+        for step in archive.steps():
+            entry = archive.read(step)
+            if entry is not None and is_void(entry.manifest, rollbacks):
+                archive.set_aside(step, "void")
+        archive.write_rollbacks(rollbacks)
+
+    def _next(self, places: Sequence[_Place]) -> tuple[Checkpoint, _Place] | None:
+        reachable = [place for place in places if not place.lost]
+        for entry in reversed(self.catalog.entries() if reachable else []):
+            for place in reachable:
+                if entry.step not in place.settled:
+                    return entry, place
+        return None
+
+    def _settle(self, entry: Checkpoint, place: _Place) -> None:
+        place.settled.add(entry.step)
+        try:
+            if not self._has(place, entry):
+                self._bring(entry, place)
+        except DamagedError as error:
+            if (entry.folder / MANIFEST).exists():  # else retention has removed it meanwhile
+                self._fail(place.address, entry.step, str(error), lasting=True)
+        except AlreadyThereError as error:
+            self._fail(place.address, entry.step, str(error), lasting=True)
+        except MachineError as error:
+            place.lost = True
+            self._fail(place.address, entry.step, str(error), lasting=False)
+
+    def _has(self, place: _Place, entry: Checkpoint) -> bool:
+        """Whether an archive has a checkpoint. AlreadyThereError where it has another one of that step."""
+        if entry.step not in place.steps:
+            return False
+        if self.ledger.has(entry.manifest, place.address):
+            return True
+        try:
+            found = place.archive.read(entry.step)
+        except DamagedError:
+            place.archive.set_aside(entry.step)
+            return False
+        if found is None:
+            return False
+        if found.manifest.digest != entry.manifest.digest:
+            raise AlreadyThereError(conflict(place.archive, entry.manifest))
+        self._note(place, entry, sent=0)
+        return True
+
+    def _bring(self, entry: Checkpoint, place: _Place) -> None:
+        self.watch.begins(entry, place.address)
+        sent = carry(entry, place.archive, self.watch.progress)
+        self.watch.arrived(self._note(place, entry, sent))
+
+    def _note(self, place: _Place, entry: Checkpoint, sent: int) -> Arrival:
+        arrival = Arrival(
+            step=entry.step,
+            digest=entry.manifest.digest,
+            archive=place.address,
+            time=time.time(),
+            size=entry.manifest.size,
+            sent=sent,
+        )
+        self.ledger.add(arrival)
+        return arrival
+
+    def _fail(self, archive: str, step: int | None, message: str, *, lasting: bool) -> None:
+        failure = Failure(archive, step, message, lasting)
+        self._failures.append(failure)
+        self.watch.failed(failure)

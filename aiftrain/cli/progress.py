@@ -1,0 +1,90 @@
+"""Long work on checkpoints: a bar of the bytes done where somebody watches, and a way to stop between two blocks."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from aiftrain.errors import StoppedEarly
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stop:
+    """While it is entered, a signal that asks this process to end is only noted, and `check` or `wait` raises."""
+
+    def __init__(self) -> None:
+        self._signal: str | None = None
+        self._rung = threading.Event()
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Stop:
+        for number in _SIGNALS:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # typeshed's handler type has no name
+
+    def check(self) -> None:
+        """StoppedEarly where a signal came."""
+        if self._signal:
+            raise StoppedEarly(f"stopped by {self._signal}: what is done stays done, and the same command goes on")
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, unless a signal comes or `ring` is called."""
+        self._rung.wait(seconds)
+        self._rung.clear()
+        self.check()
+
+    def ring(self) -> None:
+        """End a `wait`, from any thread."""
+        self._rung.set()
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._signal = signal.Signals(number).name
+        self._rung.set()
+
+
+class Bar:
+    """Shows one piece of work at a time, in bytes."""
+
+    def __init__(self, console: Console, stop: Stop) -> None:
+        self.console = console
+        self._stop = stop
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+        self._progress = Progress(
+            *columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        )
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, what: str, size: int) -> None:
+        """A piece of work of `size` bytes, in place of the one before."""
+        self.end()
+        self._progress.add_task(what, total=size)
+
+    def advance(self, size: int) -> None:
+        """So many bytes more are done. StoppedEarly where a signal came."""
+        self._stop.check()
+        for task in self._progress.task_ids:
+            self._progress.advance(task, size)
+
+    def end(self) -> None:
+        """The piece of work is done, or given up."""
+        for task in self._progress.task_ids:
+            self._progress.remove_task(task)

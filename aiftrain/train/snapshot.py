@@ -28,6 +28,7 @@ from aiftrain.run.identity import changed, changed_past, recorded
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
 from aiftrain.train.engine import Engine
+from aiftrain.train.fetching import Fetcher
 from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.init_from import begin_from
 from aiftrain.train.randomness import random_states, restore_random_states
@@ -59,6 +60,7 @@ class Checkpoints:
         self.catalog = catalog
         self.rank = rank
         self.tracker = tracker
+        self._fetcher = Fetcher(spec, catalog, rank, tracker)
 
     def save(self, engine: Engine, state: TrainState, sources: dict[str, int]) -> None:
         """Make `state` a checkpoint. On return it is complete; where it cannot be, every rank gets the error."""
@@ -77,9 +79,12 @@ class Checkpoints:
         A fresh one has the weights of `init_from`, where the run begins from published ones.
         """
         on_first(self.catalog.remove_incomplete)
+        self._fetcher.hear_rollbacks()
         self._set_void_aside()
         entry = self.newest_whole()
+        self._fetcher.tidy()
         if entry is None:
+            self._fetcher.refuse_to_begin()
             if init := self.spec.init_from:
                 begin_from(init, engine, self.spec, self.rank)
                 self.tracker.event("init_from", path=init.path)
@@ -98,8 +103,12 @@ class Checkpoints:
         return self._load(engine, entry)
 
     def newest_whole(self, at_most: int | None = None) -> Checkpoint | None:
-        """The newest checkpoint that verifies, up to step `at_most`; damaged ones on the way are set aside."""
+        """The newest checkpoint that verifies, up to step `at_most`; damaged ones on the way are set aside.
+
+        It comes home from an archive where that has a newer one than home.
+        """
         while True:
+            self._fetcher.fetch_newer(at_most)
             entry = on_first(lambda: self.catalog.latest(at_most))
             if entry is None:
                 return None

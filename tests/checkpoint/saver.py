@@ -25,7 +25,7 @@ from aiftrain.checkpoint.shards import Fragment, shard_name, write_shard
 
 ELEMENTS = 30_000
 KEEP_EVERY = 5
-CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}  # audit events, with "open" for writing
+CHANGES = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir"}  # audit events, with "open" for writing
 
 
 def save_on(catalog: Catalog, steps: Iterable[int], keep_every: int | None) -> None:

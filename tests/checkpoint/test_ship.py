@@ -4,52 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.carry import carry
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.history import Rollback
 from aiftrain.checkpoint.ledger import NAME as LEDGER
-from aiftrain.checkpoint.ledger import Arrival, Ledger, unshipped
+from aiftrain.checkpoint.ledger import Ledger, unshipped
 from aiftrain.checkpoint.rollbacks import set_void_aside, write_rollbacks
-from aiftrain.checkpoint.ship import Destination, Failure, Shipper, shipping_lock
-from aiftrain.checkpoint.stores.folder import FolderStore
+from aiftrain.checkpoint.ship import shipping_lock
 from aiftrain.errors import UserError
-from tests.checkpoint.conftest import LINEAGE, flip
+from tests.checkpoint.conftest import flip
+from tests.checkpoint.shipping import Watched, at, shipper
 
 Save = Callable[[Catalog, int], Checkpoint]
-
-
-class Watched:
-    """Remembers what the shipper tells."""
-
-    def __init__(self) -> None:
-        self.arrivals: list[Arrival] = []
-        self.failures: list[Failure] = []
-        self.before: dict[int, Callable[[], object]] = {}  # what happens at the beginning of the n-th journey
-        self._journeys = 0
-
-    def begins(self, checkpoint: Checkpoint, archive: str) -> None:
-        self._journeys += 1
-        if event := self.before.get(self._journeys):
-            event()
-
-    def progress(self, size: int) -> None:
-        pass
-
-    def arrived(self, arrival: Arrival) -> None:
-        self.arrivals.append(arrival)
-
-    def failed(self, failure: Failure) -> None:
-        self.failures.append(failure)
-
-    @property
-    def path(self) -> list[tuple[int, str]]:
-        return [(arrival.step, Path(arrival.archive).name) for arrival in self.arrivals]
 
 
 @pytest.fixture
@@ -64,14 +34,6 @@ def places(tmp_path: Path) -> list[Path]:
     for folder in folders:
         folder.mkdir()
     return folders
-
-
-def at(place: Path) -> Archive:
-    return Archive(FolderStore(place), LINEAGE)
-
-
-def shipper(catalog: Catalog, places: list[Path], watch: Watched) -> Shipper:
-    return Shipper(catalog, [Destination(str(place), partial(at, place)) for place in places], watch)
 
 
 def test_everything_goes_everywhere_newest_first(

@@ -86,6 +86,7 @@ class FolderStore:
             if not file.parent.is_dir():
                 self._check_mounted()
                 return
+            _remove_abandoned(file)
             file.unlink(missing_ok=True)
             sync_folder(file.parent)
             self._remove_empty(file.parent)
@@ -193,10 +194,12 @@ def _name(part: Path, file: Path, *, new: bool) -> None:
 
 def _remove_abandoned(file: Path) -> None:
     for part in file.parent.glob(f".{file.name}.*.part"):
-        # NFS locks only what is open for writing.
-        with contextlib.suppress(FileNotFoundError), part.open("rb+", buffering=0) as stream:
-            if _lock(stream):
-                part.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            # An empty one may be locked in a moment. NFS locks only what is open for writing.
+            if part.stat().st_size:
+                with part.open("rb+", buffering=0) as stream:
+                    if _lock(stream):
+                        part.unlink()
 
 
 def _lock(stream: FileIO) -> bool:

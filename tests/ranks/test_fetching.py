@@ -1,0 +1,144 @@
+"""A run goes on from an archive where home is empty, damaged or old, and never begins again because of a network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aiftrain.checkpoint.archive import Archive
+from aiftrain.checkpoint.carry import carry
+from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.checkpoint.history import Rollback
+from aiftrain.checkpoint.rollbacks import write_rollbacks
+from aiftrain.checkpoint.shards import shard_name
+from aiftrain.checkpoint.stores.folder import FolderStore
+from aiftrain.run.folder import RunFolder
+from tests.checkpoint.conftest import flip
+from tests.ranks.comparing import states
+from tests.ranks.conftest import Nursery, Ranks, events, losses
+
+pytestmark = pytest.mark.ranks
+NewRun = Callable[..., RunFolder]
+SAVING = ("storage.save_every=5", "storage.keep_last=4", "train.evaluate_batches=0")
+
+
+@pytest.fixture(scope="module")
+def straight(nursery: Nursery, new_run: NewRun) -> RunFolder:
+    """A run of 20 steps with checkpoints of 5, 10, 15 and 20."""
+    run = new_run(*SAVING)
+    assert nursery.start(run, 2).wait() == [0, 0]
+    return run
+
+
+class Scene:
+    """A run that is to go on with some of the checkpoints of `straight` at home, and some in an archive."""
+
+    def __init__(self, straight: RunFolder, run: RunFolder, place: Path) -> None:
+        self._source = Catalog(straight.checkpoints)
+        self.run = run
+        self.home = Catalog(run.checkpoints)
+        self.archive = Archive(FolderStore(place), run.read_spec().lineage)
+
+    def put(self, home: Iterable[int], archive: Iterable[int]) -> None:
+        for step in home:
+            shutil.copytree(self._source.step_folder(step), self.home.step_folder(step))
+        for step in archive:
+            carry(self._source.find(step), self.archive)
+
+    def object(self, step: int, number: int) -> Path:
+        """The file in the archive of a rank's shard."""
+        found = sorted((Path(self.archive.store.address) / self.archive.place(step)).glob("rank-*"))
+        return found[number]
+
+    def happened(self) -> list[tuple[str, int | None]]:
+        """What was fetched and what was not, and where the run began."""
+        told = {"fetched", "fetch failed", "damaged", "archive damaged", "archive out of reach", "resume"}
+        names = [(event["event"], event.get("step")) for name in told for event in events(self.run, name)]
+        return sorted(names, key=lambda each: each[0])
+
+
+@pytest.fixture
+def scene(straight: RunFolder, new_run: NewRun, tmp_path: Path) -> Scene:
+    (tmp_path / "archive").mkdir()
+    run = new_run(*SAVING, f"storage.archives=[{tmp_path}/archive]")
+    return Scene(straight, run, tmp_path / "archive")
+
+
+def goes_on(nursery: Nursery, scene: Scene) -> None:
+    ranks = nursery.start(scene.run, 2)
+    assert ranks.wait() == [0, 0], ranks.log()
+    assert scene.home.latest() == scene.home.find(20)
+
+
+def fails(nursery: Nursery, scene: Scene) -> Ranks:
+    ranks = nursery.start(scene.run, 2)
+    assert ranks.wait() == [1, 1], ranks.log()
+    assert losses(scene.run) == {}, "it trained"
+    return ranks
+
+
+def test_from_an_empty_home_to_the_last_bit(nursery: Nursery, scene: Scene, straight: RunFolder) -> None:
+    scene.put(home=[], archive=[5, 10])
+    goes_on(nursery, scene)
+    assert scene.happened() == [("fetched", 10), ("resume", 10)]
+    assert losses(scene.run) == {step: loss for step, loss in losses(straight).items() if step > 10}
+    ours, theirs = states(scene.run), states(straight)
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_damaged_shard_comes_from_the_archive(nursery: Nursery, scene: Scene) -> None:
+    scene.put(home=[5, 10], archive=[5, 10])
+    flip(scene.home.step_folder(10) / shard_name(1))
+    good, inode = scene.object(10, 0), (scene.home.step_folder(10) / shard_name(0)).stat().st_ino
+    good.unlink()  # nobody needs it
+    goes_on(nursery, scene)
+    assert scene.happened() == [("damaged", 10), ("fetched", 10), ("resume", 10)]
+    aside = scene.home.folder / "damaged-step-00000010"
+    assert (aside / shard_name(0)).stat().st_ino == inode
+    assert scene.home.verify(10) == []
+
+
+def test_the_newest_counts_wherever_it_is_if_it_is_whole(nursery: Nursery, scene: Scene) -> None:
+    scene.put(home=[5], archive=[10, 15])
+    flip(scene.object(15, 1))
+    goes_on(nursery, scene)
+    assert scene.happened() == [("fetch failed", 15), ("fetched", 10), ("resume", 10)]
+    assert not list(scene.home.folder.glob("fetching-*"))
+
+
+def test_what_the_run_went_back_from_is_not_fetched(nursery: Nursery, scene: Scene) -> None:
+    scene.put(home=[5], archive=[10])
+    back = Rollback(at_step=12, to_step=5, start=40, stop=96, trouble="loss", attempt=1, time=0.0)
+    write_rollbacks(scene.home, (back,))
+    goes_on(nursery, scene)
+    assert scene.happened() == [("resume", 5)]
+
+
+def test_it_hears_of_rollbacks_on_another_machine(nursery: Nursery, scene: Scene) -> None:
+    scene.put(home=[5, 10], archive=[5])
+    back = Rollback(at_step=12, to_step=5, start=40, stop=96, trouble="loss", attempt=1, time=0.0)
+    scene.archive.write_rollbacks((back,))
+    goes_on(nursery, scene)
+    assert scene.happened() == [("resume", 5)]
+    assert [event["step"] for event in events(scene.run, "void")] == [10]
+
+
+def test_what_cannot_be_fetched_now_is_not_trained_again(nursery: Nursery, scene: Scene) -> None:
+    scene.put(home=[5], archive=[15])
+    unreadable = scene.object(15, 1)
+    unreadable.unlink()
+    unreadable.mkdir()  # as a disk or a network that fails: an error that is no damage
+    assert "cannot read" in fails(nursery, scene).message()
+
+
+def test_with_the_archive_out_of_reach_it_goes_on_but_does_not_begin(nursery: Nursery, scene: Scene) -> None:
+    Path(scene.archive.store.address).rmdir()
+    assert "nobody knows whether" in fails(nursery, scene).message()
+    scene.put(home=[15], archive=[])
+    goes_on(nursery, scene)
+    assert ("resume", 15) in scene.happened()

@@ -19,7 +19,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._signal: str | None = None
-        self._rung = threading.Event()
+        self._came = threading.Event()
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Stop:
@@ -39,18 +39,13 @@ class Stop:
             raise StoppedEarly(f"stopped by {self._signal}: what is done stays done, and the same command goes on")
 
     def wait(self, seconds: float) -> None:
-        """Sleep, unless a signal comes or `ring` is called."""
-        self._rung.wait(seconds)
-        self._rung.clear()
+        """Sleep, unless a signal comes."""
+        self._came.wait(seconds)
         self.check()
-
-    def ring(self) -> None:
-        """End a `wait`, from any thread."""
-        self._rung.set()
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._signal = signal.Signals(number).name
-        self._rung.set()
+        self._came.set()
 
 
 class Bar:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _TRIES = 5  # that fail one after the other; with --follow any number
 _LONGEST_PAUSE = 60.0  # seconds between two of them; the first is 1, and each twice the one before
-_LOOKS = 5.0  # seconds between two looks for a new checkpoint
+_LOOKS = 2.0  # seconds between two looks for a new checkpoint
 _NICENESS = 10  # of a shipper beside ranks
 
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     with Stop() as stop, shipping_lock(catalog), Bar(output.console(as_json=options.json), stop) as bar:
         told = _Told(bar)
         shipper = Shipper(catalog, destinations(spec), told)
-        failures = _ship(shipper, stop, _end(folder, options, stop), patient=options.follow)
+        failures = _ship(shipper, stop, _end(folder, options), patient=options.follow)
     _tell(folder, catalog, told.arrivals, failures, options)
     return EXIT_FAILED if failures else EXIT_OK
 
@@ -70,23 +70,22 @@ def _ship(shipper: Shipper, stop: Stop, ended: Callable[[], bool], *, patient: b
         stop.wait(min(2.0 ** (in_vain - 1), _LONGEST_PAUSE))
 
 
-def _end(folder: RunFolder, options: argparse.Namespace, stop: Stop) -> Callable[[], bool]:
+def _end(folder: RunFolder, options: argparse.Namespace) -> Callable[[], bool]:
     """Tells whether nothing will be saved any more, or nothing that this process is to wait for."""
     if options.with_ranks:
         os.nice(_NICENESS)
-        return _end_of_input(stop)
+        return _end_of_input()
     if options.follow:
         return lambda: _has_ended(folder)
     return lambda: True
 
 
-def _end_of_input(stop: Stop) -> Callable[[], bool]:
+def _end_of_input() -> Callable[[], bool]:
     ended = threading.Event()
 
     def listen() -> None:
         sys.stdin.read()
         ended.set()
-        stop.ring()
 
     threading.Thread(target=listen, daemon=True).start()
     return ended.is_set

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -105,15 +106,21 @@ def test_an_archive_out_of_reach_is_a_failure_after_some_tries(run: Run, capsys:
     assert "the same command goes on" in told.err
 
 
-def test_it_follows_a_run_to_its_end_whatever_becomes_of_the_archive(run: Run) -> None:
-    gone = run.place.with_name("gone")
+@pytest.mark.usefixtures("no_pauses")
+def test_who_follows_does_not_give_up(run: Run) -> None:
+    run.save()
+    run.place.rmdir()
+    append_line(run.folder.events, {"event": "end", "exit_code": 0, "step": 1})
+    Timer(0.5, run.place.mkdir).start()  # hundreds of tries later
+    assert main(["ship", run.path, "--follow"]) == 0
+    assert run.arrived() == [1]
+
+
+def test_it_follows_a_run_to_its_end(run: Run) -> None:
     run.save()
     with run.start("--follow") as follower:
         run.until(lambda: run.arrived() == [1])
-        run.place.rename(gone)
         run.save()
-        time.sleep(0.1)
-        gone.rename(run.place)
         append_line(run.folder.events, {"event": "end", "exit_code": 0, "step": 2})
         assert follower.wait(60) == 0
     assert run.arrived() == [1, 2]

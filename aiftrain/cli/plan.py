@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aiftrain.cli import output, planning
 from aiftrain.cli.composing import add_override_arguments, combinations, show_config
 from aiftrain.errors import EXIT_OK, UserError
+from aiftrain.run.residency import leaves
 from aiftrain.run.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def as_document(spec: RunSpec, plan: LaunchPlan) -> dict[str, Any]:
         **names,
         "digest": spec.digest,
         "run_dir": spec.run_folder,
+        "policy": spec.policy.name,
+        "leaves": leaves(spec),
         **plan.model_dump(mode="json"),
     }
 
@@ -106,6 +109,7 @@ def _show(spec: RunSpec, plan: LaunchPlan, console: Console) -> None:
         *_traffic_rows(plan),
         *_rate_rows(plan.prediction),
         *_job_rows(spec, estimate),
+        ("leaves", f"{'; '.join(leaves(spec)) or 'nothing'} (policy={spec.policy.name})"),
     ]
     output.show(output.facts(rows), console)
     notes = [("assumed", text) for text in plan.assumptions]

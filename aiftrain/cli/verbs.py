@@ -58,7 +58,7 @@ options:
   -h, --help          this; after a verb, that verb's own
 
 groups: recipe factory hardware parallelism model data optimizer storage
-        tracking launcher
+        tracking launcher policy
 keys:   nodes time account seed run_dir train.KEY GROUP.KEY
 
   python -m aiftrain recipe=smoke        train a small model here, in minutes

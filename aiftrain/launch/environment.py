@@ -8,24 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import aiftrain
+from aiftrain.run import quiet
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import RunSpec
 
-# Read by the libraries when they are imported, so set before Python starts. MLflow wants the word "true".
-PRIVATE = {
-    "DO_NOT_TRACK": "true",
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "WANDB_ERROR_REPORTING": "false",
-    "WANDB_DISABLE_CODE": "true",
-    "WANDB_DISABLE_GIT": "true",
-    "WANDB_CONSOLE": "off",
-    "WANDB_SILENT": "true",
-    "OTEL_SDK_DISABLED": "true",
-}
 # A training step frees and takes the same large tensors again and again. glibc would give them back to the kernel each
 # time and fault every page in anew: 100,000 faults a step, a fifth of the time and more (benchmarks/step.py).
 KEEP_MEMORY = {
@@ -39,7 +25,7 @@ _WANDB_MODE = {"off": "disabled", "offline": "offline", "online": "online"}
 
 def run_environment(spec: RunSpec) -> dict[str, str]:
     """What every launcher sets, on any machine."""
-    variables = PRIVATE | {
+    variables = quiet.VARIABLES | {
         "WANDB_MODE": _WANDB_MODE[spec.tracking.wandb],
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",  # a folder aiftrain/ in the working directory is not this package

@@ -15,6 +15,7 @@ from aiftrain.plan.traffic import Traffic, traffic
 from aiftrain.plan.training_stages import stage_problems
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import Execution, make_layout, sharing_problems
+from aiftrain.run.residency import policy_problems
 from aiftrain.run.spec import Precision, RunSpec
 
 
@@ -55,7 +56,7 @@ def make_plan(spec: RunSpec, *, to_launch: bool = False, precision: Precision | 
     if foreign is not None:
         raise ConfigError([foreign])
     problems += layout_problems(spec) + site_problems(spec) + precision_problems(spec, precision)
-    problems += [*sharing_problems(spec), *init_problems(spec)]
+    problems += [*sharing_problems(spec), *init_problems(spec), *policy_problems(spec)]
     too_large = (memory_problem(spec, precision), host_problem(spec, precision))
     problems += [problem for problem in too_large if problem]
     if problems or isinstance(layout, Problem):

@@ -18,6 +18,7 @@ from aiftrain.run.model import ModelSpec
 from aiftrain.run.optimizer import AdemamixSpec, MuonSpec, ParameterGroup, parameter_groups
 from aiftrain.run.precision import LossScaleSpec
 from aiftrain.run.precision import Precision as Precision
+from aiftrain.run.policy import PolicySpec
 from aiftrain.run.storage import StorageSpec as StorageSpec
 from aiftrain.run.timeline import Timeline, make_timeline
 from aiftrain.run.training_stages import BatchWarmup, StageSpec
@@ -245,6 +246,7 @@ class RunSpec(Strict):
     tracking: TrackingSpec
     launcher: LauncherSpec
     access: AccessSpec = AccessSpec(name="none")
+    policy: PolicySpec = PolicySpec()
     plan: PlanSpec = PlanSpec()
     bench: BenchSpec = BenchSpec()
     purpose: Literal["train", "bench"] = "train"  # what the ranks do; the verb decides

@@ -18,6 +18,7 @@ from aiftrain.errors import EXIT_FAILED, AiftrainError, UserError
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.process import die_with_parent
 from aiftrain.run.rank import Rank, read_rank
+from aiftrain.train.egress import shut
 
 
 class StopRequest:
@@ -80,6 +81,7 @@ def live(arguments: list[str], module: str, work: Work) -> int:
     stop = StopRequest()
     stop.listen()
     die_with_parent(signal.SIGTERM)  # a rank without a launcher saves and leaves
+    shut()
     if len(arguments) != 1:
         print(f"usage: python -m {module} RUN_FOLDER", file=sys.stderr)
         return UserError.exit_code

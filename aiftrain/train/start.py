@@ -10,6 +10,7 @@ from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.data.batches import Batches
 from aiftrain.data.corpus import PreparedCorpus
 from aiftrain.errors import MachineError, UserError
+from aiftrain.run import residency
 from aiftrain.run.attempts import refuse_loop
 from aiftrain.run.env_lock import check_software
 from aiftrain.run.folder import RunFolder
@@ -20,6 +21,7 @@ from aiftrain.run.spec import RunSpec
 from aiftrain.train import stragglers
 from aiftrain.train.affinity import bind_near_device
 from aiftrain.train.briefing import Briefing
+from aiftrain.train.egress import open_to
 from aiftrain.train.engine import Engine
 from aiftrain.train.guard import Guard
 from aiftrain.train.loop import Trainer
@@ -42,6 +44,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     lock = RunLock(folder.lock)
     briefing, store = meet(rank, lambda: begin(folder, attempt, rank, lock))
     spec, execution = briefing.spec, briefing.execution
+    open_to(spec)
     if rank.local_rank == 0 and rank.rank > 0:
         check_software(folder, briefing.env_lock, attempt, rank)
     preflight = Preflight(spec, execution.layout, folder, attempt, rank)
@@ -100,6 +103,7 @@ def new_engine(spec: RunSpec, execution: Execution, config: dict[str, Any], devi
 def begin(folder: RunFolder, attempt: int, rank: Rank, lock: RunLock) -> Briefing:
     """What rank 0 does for all: look into the run folder, and make sure that nobody else is at work there."""
     briefing = Briefing.read(folder)
+    residency.check(briefing.spec)
     check_software(folder, briefing.env_lock, attempt, rank)
     _take(lock, briefing.spec)
     refuse_loop(folder, briefing.spec.launcher, attempt)

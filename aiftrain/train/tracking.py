@@ -6,7 +6,7 @@ Only rank 0 writes; on other ranks every call does nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiftrain.errors import UserError
@@ -15,7 +15,7 @@ from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
 
 # wandb: keep to the run; no code, no machine facts, no error reports to the vendor.
-_WANDB_QUIET = {
+_WANDB_QUIET: dict[str, object] = {
     "console": "off",
     "disable_code": True,
     "disable_git": True,
@@ -82,19 +82,38 @@ def _start_wandb(folder: RunFolder, spec: RunSpec) -> Any:
             "tracking with wandb needs the package wandb: install aiftrain[train], or tracking=none"
         ) from error
     folder.wandb.mkdir(exist_ok=True)
-    settings = dict(_WANDB_QUIET)
+    settings = _WANDB_QUIET | {"mode": "online" if spec.tracking.wandb == "online" else "offline"}
     if spec.tracking.base_url:
         settings["base_url"] = spec.tracking.base_url
-    return wandb.init(
+    run = wandb.init(
         project=spec.tracking.project,
         name=f"{spec.recipe}-{spec.digest}",
         id=spec.digest,
         resume="allow" if spec.tracking.wandb == "online" else None,
-        mode="online" if spec.tracking.wandb == "online" else "offline",
         dir=str(folder.path),
         config=spec.model_dump(mode="json", exclude={"account"}),
         settings=wandb.Settings(**settings),
     )
+    _check_wandb(run, settings)
+    return run
+
+
+def _check_wandb(run: Any, asked: Mapping[str, object]) -> None:
+    """UserError where wandb goes by other settings than those asked for: files, a sitecustomize or a later release of
+    it may have changed them.
+    """
+    import wandb.env
+
+    wrong = [
+        f"{name} is {found!r} and not {value!r}"
+        for name, value in asked.items()
+        if (found := getattr(run.settings, name, None)) != value
+    ]
+    if wandb.env.error_reporting_enabled():
+        wrong.append("it reports errors to its vendor")
+    if wrong:
+        run.finish()
+        raise UserError(f"wandb would say more than the policy allows: {'; '.join(wrong)}; tracking=none does without")
 
 
 def _line(step: int, values: dict[str, Any]) -> str:

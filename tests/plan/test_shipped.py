@@ -16,6 +16,7 @@ from aiftrain.run.base import Provenance
 from aiftrain.run.corpus import DataSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
+from aiftrain.run.policy import PolicySpec
 from aiftrain.run.spec import LauncherSpec, OptimizerSpec, ParallelSpec, StorageSpec, TrackingSpec
 from aiftrain.run.storage import ServiceSpec
 from aiftrain.shipped import conf_dir, recipes_dir
@@ -32,6 +33,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "storage": StorageSpec,
     "tracking": TrackingSpec,
     "launcher": LauncherSpec,
+    "policy": PolicySpec,
 }
 CHOICES = [(group, choice) for group in MODELS for choice in GROUPS.choices(group)]
 RECIPES = GROUPS.choices("recipe")

@@ -1,0 +1,122 @@
+"""The policy as data: what is one, and what it says of storage services."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from aiftrain.plan.spec import resolve
+from aiftrain.run.policy import PolicySpec, address_of, spelled, split_host
+from aiftrain.run.residency import archive_problems
+from aiftrain.run.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a service in which everybody is in Finland."""
+
+    name: str = "store"
+    endpoint: str = "https://store.example.eu"
+    location: str | None = "FI"
+    operator: str | None = "Operator"
+    operator_seat: str | None = "FI"
+    owner_seat: str | None = "FI"
+    keys_held_by: str | None = "Operator"
+
+
+def shipped(name: str, *overrides: str) -> PolicySpec:
+    return resolve(["recipe=smoke", f"policy={name}", *overrides]).policy
+
+
+def refused(policy: PolicySpec, facts: Facts, *, sealed: bool = True) -> list[str]:
+    return [problem.where for problem in archive_problems(policy, facts, "checkpoints", sealed=sealed)]
+
+
+def test_by_default_nothing_leaves_the_site() -> None:
+    assert RunSpec.model_fields["policy"].default == PolicySpec() == resolve(["recipe=smoke"]).policy
+    for purpose, rule in PolicySpec().rules().items():
+        problems = archive_problems(PolicySpec(), Facts(), purpose, sealed=True)
+        assert {problem.where for problem in problems} == {
+            f"policy.{purpose}.{key}" for key in ("locations", "operator_seats", "owner_seats")
+        }, rule
+    assert "policy=eu" in archive_problems(PolicySpec(), Facts(), "logs", sealed=True)[0].fits
+
+
+@pytest.mark.parametrize("fact", ["location", "operator_seat", "owner_seat"])
+def test_each_jurisdiction_counts_and_what_is_unknown_is_refused(fact: str) -> None:
+    eu = shipped("eu")
+    countries: tuple[Any, ...] = ("NO", "US", "CH", None)
+    in_norway, in_america, in_switzerland, nowhere = (replace(Facts(), **{fact: each}) for each in countries)
+    assert refused(eu, Facts()) == refused(eu, in_norway) == []
+    for facts in (in_america, in_switzerland, nowhere):
+        assert refused(eu, facts) == [f"policy.checkpoints.{fact}s"]
+    lenient = shipped("eu", f"policy.checkpoints.unknown=[{fact}]")
+    assert refused(lenient, nowhere) == []
+    assert refused(lenient, in_america) != []
+
+
+def test_bytes_in_the_clear_lie_only_where_the_team_holds_the_keys() -> None:
+    for holder, clear in (("Operator", False), (None, False), ("team", True)):
+        facts = Facts(keys_held_by=holder)
+        assert refused(shipped("eu"), facts) == []
+        assert refused(shipped("eu"), facts, sealed=False) == ([] if clear else ["policy.checkpoints.seal"])
+        assert refused(shipped("eu-sealed"), facts, sealed=False) == ["policy.checkpoints.seal"]
+    assert refused(shipped("eu", "policy.checkpoints.seal=none"), Facts(), sealed=False) == []
+
+
+def test_operators_and_hosts_can_be_named() -> None:
+    named = shipped("eu", "policy.checkpoints.operators=[Other]", "policy.checkpoints.hosts=[other.example.eu]")
+    assert refused(named, Facts()) == ["policy.checkpoints.operators", "policy.checkpoints.hosts"]
+    assert refused(named, Facts(operator="Other", endpoint="https://Other.example.eu:443/")) == []
+    assert refused(named, Facts(operator="Other", endpoint="https://other.example.eu:8443")) != []
+    assert refused(named, Facts(operator="Other", endpoint="https://x.other.example.eu")) != []
+
+
+def test_one_purpose_may_leave_and_another_not() -> None:
+    policy = shipped("eu", "policy.data.locations=[]")
+    assert archive_problems(policy, Facts(), "metrics", sealed=True) == []
+    assert [p.where for p in archive_problems(policy, Facts(), "data", sealed=True)] == ["policy.data.locations"]
+
+
+def test_the_union_and_the_area_have_their_members() -> None:
+    eu = shipped("eu")
+    union, area = eu.countries(("EU",)), eu.countries(("EEA",))
+    assert (len(union), area - union) == (27, {"IS", "LI", "NO"})
+    assert not area & {"CH", "GB", "US", "EL", "UK"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"hosts": ["*.example.eu"]}, "exact host"),
+        ({"hosts": ["https://example.eu"]}, "exact host"),
+        ({"wandb_hosts": ["example.eu/path"]}, "exact host"),
+        ({"checkpoints": {"hosts": [""]}}, "exact host"),
+        ({"checkpoints": {"locations": ["EEA"]}}, "policy.jurisdictions"),
+        ({"jurisdictions": {"EU": ["Finland"]}}, "ISO 3166-1"),
+        ({"networks": ["10.0.0.1/8"]}, "host bits"),
+        ({"addresses": {"example.eu": ["everywhere"]}}, "everywhere"),
+        ({"copies": 0}, "greater than"),
+    ],
+)
+def test_what_is_no_policy_says_why(wrong: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValidationError, match="(?s).*" + word.replace("*", r"\*")):
+        PolicySpec.model_validate(wrong)
+
+
+@given(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}\.){1,3}[a-z]{2,5}", fullmatch=True), st.integers(1, 65535))
+def test_a_host_is_spelled_as_it_is_read(name: str, port: int) -> None:
+    assert split_host(spelled(name, port)) == (name, port)
+    assert address_of(f"https://{spelled(name, port)}/path") == (name, port)
+
+
+def test_addresses_of_ipv6_have_brackets() -> None:
+    assert split_host("[2001:DB8::1]:8443") == ("2001:db8::1", 8443)
+    assert spelled("2001:db8::1", 443) == "[2001:db8::1]"
+    assert address_of("http://[2001:db8::1]/") == ("2001:db8::1", 80)
+    assert address_of("http://[oops") == ("", 0)

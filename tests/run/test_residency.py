@@ -1,0 +1,66 @@
+"""What a policy refuses of a run, and that every program that starts one asks it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aiftrain.errors import ConfigError
+from aiftrain.plan.plan import make_plan
+from aiftrain.plan.spec import resolve
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.residency import check, leaves
+from tests.conftest import small_spec
+
+ONLINE = ["recipe=smoke", "tracking=online", "tracking.base_url=https://wandb.example.eu"]
+NAMED = "policy.wandb_hosts=[wandb.example.eu]"
+
+
+def refused(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        make_plan(resolve([*ONLINE, *overrides]))
+    return [problem.where for problem in error.value.problems]
+
+
+def test_metrics_go_to_a_named_server_alone() -> None:
+    assert refused() == refused("policy=eu") == ["policy.wandb_hosts"]
+    assert refused(NAMED, "tracking.base_url=https://api.wandb.ai") == ["policy.wandb_hosts"]
+    assert refused(NAMED, "tracking.base_url=https://x.wandb.example.eu") == ["policy.wandb_hosts"]
+    assert refused(NAMED, "tracking.base_url=https://wandb.example.eu:8443") == ["policy.wandb_hosts"]
+    assert refused("policy.wandb_hosts=[wandb.example.eu:80]", "tracking.base_url=http://wandb.example.eu") == [
+        "tracking.base_url"
+    ]
+    spec = resolve([*ONLINE, NAMED])
+    make_plan(spec)
+    assert leaves(spec) == ["metrics to https://wandb.example.eu"]
+    assert leaves(resolve(["recipe=smoke", "tracking=offline"])) == []
+
+
+def test_all_is_refused_together_with_what_else_is_wrong() -> None:
+    assert set(refused("train.global_batch=7")) == {"train.global_batch", "policy.wandb_hosts"}
+
+
+def test_a_factory_cannot_have_a_library_phone_home() -> None:
+    assert refused(NAMED, "+factory.env.HF_HUB_OFFLINE='0'") == ["factory.env.HF_HUB_OFFLINE"]
+    make_plan(resolve([*ONLINE, NAMED, "+factory.env.HF_HUB_OFFLINE='1'"]))
+
+
+def test_the_policy_is_no_part_of_which_run_it_is() -> None:
+    site, eu = resolve(["recipe=smoke"]), resolve(["recipe=smoke", "policy=eu"])
+    assert (site.digest, site.lineage) == (eu.digest, eu.lineage)
+    assert site.policy != eu.policy
+
+
+def test_a_run_from_before_there_were_policies_stays_at_the_site(run_folder: RunFolder) -> None:
+    document = json.loads(run_folder.run_json.read_text(encoding="utf-8"))
+    del document["policy"]
+    run_folder.write_json(run_folder.run_json, document)
+    assert run_folder.read_spec().policy.name == "site"
+
+
+def test_a_rank_asks_again(tmp_path: Path) -> None:
+    """Somebody may have changed run.json since it was planned."""
+    with pytest.raises(ConfigError, match=r"policy\.wandb_hosts"):
+        check(small_spec(tracking={"name": "online", "wandb": "online", "base_url": "https://wandb.example.eu"}))

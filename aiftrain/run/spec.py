@@ -16,9 +16,9 @@ from aiftrain.run.init_from import InitSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
 from aiftrain.run.optimizer import AdemamixSpec, MuonSpec, ParameterGroup, parameter_groups
+from aiftrain.run.policy import PolicySpec
 from aiftrain.run.precision import LossScaleSpec
 from aiftrain.run.precision import Precision as Precision
-from aiftrain.run.policy import PolicySpec
 from aiftrain.run.storage import StorageSpec as StorageSpec
 from aiftrain.run.timeline import Timeline, make_timeline
 from aiftrain.run.training_stages import BatchWarmup, StageSpec

@@ -88,4 +88,4 @@ def test_a_seat_is_a_country(seat: str) -> None:
 
 def test_two_archives_in_one_place_are_refused() -> None:
     with pytest.raises(ValidationError, match="/a is named twice"):
-        StorageSpec(name="local", archives=["/a", "/a/"])  # type: ignore[arg-type]  # as YAML has them
+        StorageSpec(name="local", archives=["/a", "/a/"])  # as YAML has them

@@ -7,12 +7,12 @@ and who opens a store asks again with the facts that it then has.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 from aiftrain.errors import ConfigError, Problem
 from aiftrain.run import quiet
 from aiftrain.run.policy import Fact, PolicySpec, Purpose, address_of, spelled, split_host
 from aiftrain.run.spec import RunSpec
+from aiftrain.run.storage import ServiceSpec
 
 TEAM = "team"  # as a service's `keys_held_by`: nobody but who owns the data
 
@@ -21,25 +21,6 @@ _FACTS: tuple[tuple[Fact, str, str], ...] = (  # of a service, the key of a rule
     ("operator_seat", "operator_seats", "its operator's seat"),
     ("owner_seat", "owner_seats", "its owner's seat"),
 )
-
-
-class Service(Protocol):
-    """What must be known of a storage service: a `ServiceSpec` of conf/storage/. None: nobody documents it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def endpoint(self) -> str: ...
-    @property
-    def location(self) -> str | None: ...
-    @property
-    def operator(self) -> str | None: ...
-    @property
-    def operator_seat(self) -> str | None: ...
-    @property
-    def owner_seat(self) -> str | None: ...
-    @property
-    def keys_held_by(self) -> str | None: ...
 
 
 def check(spec: RunSpec) -> None:
@@ -51,16 +32,19 @@ def check(spec: RunSpec) -> None:
 
 def policy_problems(spec: RunSpec) -> list[Problem]:
     """All that the run's policy refuses of the run as it is described."""
-    return [*_tracking_problems(spec), *_environment_problems(spec)]
+    return [*_storage_problems(spec), *_tracking_problems(spec), *_environment_problems(spec)]
 
 
 def leaves(spec: RunSpec) -> list[str]:
     """What of the run leaves the site, and where it goes, in words; empty: nothing does."""
     tracking = spec.tracking
-    return [f"metrics to {tracking.base_url}"] if tracking.wandb == "online" else []
+    return [
+        *(f"checkpoints to {each.address} ({each.service.title})" for each in spec.storage.archives if each.service),
+        *([f"metrics to {tracking.base_url}"] if tracking.wandb == "online" else []),
+    ]
 
 
-def archive_problems(policy: PolicySpec, service: Service, purpose: Purpose, *, sealed: bool) -> list[Problem]:
+def archive_problems(policy: PolicySpec, service: ServiceSpec, purpose: Purpose, *, sealed: bool) -> list[Problem]:
     """Why bytes of this kind may not lie at a storage service; nothing where they may."""
     return [
         *_fact_problems(policy, service, purpose),
@@ -69,7 +53,18 @@ def archive_problems(policy: PolicySpec, service: Service, purpose: Purpose, *, 
     ]
 
 
-def _fact_problems(policy: PolicySpec, service: Service, purpose: Purpose) -> Iterator[Problem]:
+def _storage_problems(spec: RunSpec) -> Iterator[Problem]:
+    """Archives. A folder is one of the site's, as home is."""
+    policy, archives = spec.policy, spec.storage.archives
+    for archive in archives:
+        if archive.service:
+            yield from archive_problems(policy, archive.service, "checkpoints", sealed=False)  # nothing seals them yet
+    if len(archives) + 1 < policy.copies:
+        found = f"every checkpoint is to lie at {policy.copies} places, and home is the only one"
+        yield Problem("policy.copies", found, "storage.archives=[/A/FOLDER], or a bucket: s3://SERVICE/BUCKET")
+
+
+def _fact_problems(policy: PolicySpec, service: ServiceSpec, purpose: Purpose) -> Iterator[Problem]:
     """Jurisdictions. What is not known of a service is not allowed, unless the rule does without it."""
     rule = policy.rules()[purpose]
     for fact, key, words in _FACTS:
@@ -86,7 +81,7 @@ def _opening(policy: PolicySpec, purpose: Purpose) -> str:
     return f"policy={policy.name} lets no {purpose} leave the site: policy=eu, or another of conf/policy"
 
 
-def _name_problems(policy: PolicySpec, service: Service, purpose: Purpose) -> Iterator[Problem]:
+def _name_problems(policy: PolicySpec, service: ServiceSpec, purpose: Purpose) -> Iterator[Problem]:
     """Operators and hosts, where the rule names some."""
     rule = policy.rules()[purpose]
     if rule.operators is not None and service.operator not in rule.operators:
@@ -97,7 +92,7 @@ def _name_problems(policy: PolicySpec, service: Service, purpose: Purpose) -> It
         yield Problem(f"policy.{purpose}.hosts", found, _listed(rule.hosts))
 
 
-def _seal_problems(policy: PolicySpec, service: Service, purpose: Purpose, sealed: bool) -> Iterator[Problem]:
+def _seal_problems(policy: PolicySpec, service: ServiceSpec, purpose: Purpose, sealed: bool) -> Iterator[Problem]:
     rule = policy.rules()[purpose]
     if sealed or rule.seal == "none" or (rule.seal == "keys" and service.keys_held_by == TEAM):
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,73 +13,75 @@ from aiftrain.plan.spec import resolve
 from aiftrain.run.policy import PolicySpec, address_of, spelled, split_host
 from aiftrain.run.residency import archive_problems
 from aiftrain.run.spec import RunSpec
+from aiftrain.run.storage import ServiceSpec
+
+FINNISH = ServiceSpec(
+    name="store",
+    title="A store in which all is Finnish",
+    endpoint="https://store.example.eu",
+    location="FI",
+    operator="Operator",
+    operator_seat="FI",
+    owner_seat="FI",
+    keys_held_by="operator",
+)
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a service in which everybody is in Finland."""
-
-    name: str = "store"
-    endpoint: str = "https://store.example.eu"
-    location: str | None = "FI"
-    operator: str | None = "Operator"
-    operator_seat: str | None = "FI"
-    owner_seat: str | None = "FI"
-    keys_held_by: str | None = "Operator"
+def but(**changes: str | None) -> ServiceSpec:
+    return FINNISH.model_copy(update=changes)
 
 
 def shipped(name: str, *overrides: str) -> PolicySpec:
     return resolve(["recipe=smoke", f"policy={name}", *overrides]).policy
 
 
-def refused(policy: PolicySpec, facts: Facts, *, sealed: bool = True) -> list[str]:
-    return [problem.where for problem in archive_problems(policy, facts, "checkpoints", sealed=sealed)]
+def refused(policy: PolicySpec, service: ServiceSpec, *, sealed: bool = True) -> list[str]:
+    return [problem.where for problem in archive_problems(policy, service, "checkpoints", sealed=sealed)]
 
 
 def test_by_default_nothing_leaves_the_site() -> None:
     assert RunSpec.model_fields["policy"].default == PolicySpec() == resolve(["recipe=smoke"]).policy
     for purpose, rule in PolicySpec().rules().items():
-        problems = archive_problems(PolicySpec(), Facts(), purpose, sealed=True)
+        problems = archive_problems(PolicySpec(), FINNISH, purpose, sealed=True)
         assert {problem.where for problem in problems} == {
             f"policy.{purpose}.{key}" for key in ("locations", "operator_seats", "owner_seats")
         }, rule
-    assert "policy=eu" in archive_problems(PolicySpec(), Facts(), "logs", sealed=True)[0].fits
+    assert "policy=eu" in archive_problems(PolicySpec(), FINNISH, "logs", sealed=True)[0].fits
 
 
 @pytest.mark.parametrize("fact", ["location", "operator_seat", "owner_seat"])
 def test_each_jurisdiction_counts_and_what_is_unknown_is_refused(fact: str) -> None:
     eu = shipped("eu")
-    countries: tuple[Any, ...] = ("NO", "US", "CH", None)
-    in_norway, in_america, in_switzerland, nowhere = (replace(Facts(), **{fact: each}) for each in countries)
-    assert refused(eu, Facts()) == refused(eu, in_norway) == []
-    for facts in (in_america, in_switzerland, nowhere):
-        assert refused(eu, facts) == [f"policy.checkpoints.{fact}s"]
+    in_norway, in_america, in_switzerland, nowhere = (but(**{fact: each}) for each in ("NO", "US", "CH", None))
+    assert refused(eu, FINNISH) == refused(eu, in_norway) == []
+    for service in (in_america, in_switzerland, nowhere):
+        assert refused(eu, service) == [f"policy.checkpoints.{fact}s"]
     lenient = shipped("eu", f"policy.checkpoints.unknown=[{fact}]")
     assert refused(lenient, nowhere) == []
     assert refused(lenient, in_america) != []
 
 
 def test_bytes_in_the_clear_lie_only_where_the_team_holds_the_keys() -> None:
-    for holder, clear in (("Operator", False), (None, False), ("team", True)):
-        facts = Facts(keys_held_by=holder)
-        assert refused(shipped("eu"), facts) == []
-        assert refused(shipped("eu"), facts, sealed=False) == ([] if clear else ["policy.checkpoints.seal"])
-        assert refused(shipped("eu-sealed"), facts, sealed=False) == ["policy.checkpoints.seal"]
-    assert refused(shipped("eu", "policy.checkpoints.seal=none"), Facts(), sealed=False) == []
+    for holder, clear in (("operator", False), (None, False), ("team", True)):
+        service = but(keys_held_by=holder)
+        assert refused(shipped("eu"), service) == []
+        assert refused(shipped("eu"), service, sealed=False) == ([] if clear else ["policy.checkpoints.seal"])
+        assert refused(shipped("eu-sealed"), service, sealed=False) == ["policy.checkpoints.seal"]
+    assert refused(shipped("eu", "policy.checkpoints.seal=none"), FINNISH, sealed=False) == []
 
 
 def test_operators_and_hosts_can_be_named() -> None:
     named = shipped("eu", "policy.checkpoints.operators=[Other]", "policy.checkpoints.hosts=[other.example.eu]")
-    assert refused(named, Facts()) == ["policy.checkpoints.operators", "policy.checkpoints.hosts"]
-    assert refused(named, Facts(operator="Other", endpoint="https://Other.example.eu:443/")) == []
-    assert refused(named, Facts(operator="Other", endpoint="https://other.example.eu:8443")) != []
-    assert refused(named, Facts(operator="Other", endpoint="https://x.other.example.eu")) != []
+    assert refused(named, FINNISH) == ["policy.checkpoints.operators", "policy.checkpoints.hosts"]
+    assert refused(named, but(operator="Other", endpoint="https://Other.example.eu:443/")) == []
+    assert refused(named, but(operator="Other", endpoint="https://other.example.eu:8443")) != []
+    assert refused(named, but(operator="Other", endpoint="https://x.other.example.eu")) != []
 
 
 def test_one_purpose_may_leave_and_another_not() -> None:
     policy = shipped("eu", "policy.data.locations=[]")
-    assert archive_problems(policy, Facts(), "metrics", sealed=True) == []
-    assert [p.where for p in archive_problems(policy, Facts(), "data", sealed=True)] == ["policy.data.locations"]
+    assert archive_problems(policy, FINNISH, "metrics", sealed=True) == []
+    assert [p.where for p in archive_problems(policy, FINNISH, "data", sealed=True)] == ["policy.data.locations"]
 
 
 def test_the_union_and_the_area_have_their_members() -> None:

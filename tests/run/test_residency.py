@@ -38,6 +38,29 @@ def test_metrics_go_to_a_named_server_alone() -> None:
     assert leaves(resolve(["recipe=smoke", "tracking=offline"])) == []
 
 
+def test_checkpoints_go_where_the_policy_lets_them() -> None:
+    bucket = "storage.archives=[s3://ionos/bucket]"
+    at_ionos = ["recipe=smoke", "tracking=none", bucket]
+    with pytest.raises(ConfigError) as error:
+        make_plan(resolve(at_ionos))
+    assert {p.where for p in error.value.problems} == {
+        f"policy.checkpoints.{key}" for key in ("locations", "operator_seats", "owner_seats", "seal")
+    }
+    with pytest.raises(ConfigError, match=r"policy\.checkpoints\.seal: ionos would hold checkpoints in the clear"):
+        make_plan(resolve([*at_ionos, "policy=eu"]))
+    spec = resolve([*at_ionos, "policy=eu", "policy.checkpoints.seal=none"])
+    make_plan(spec)
+    [told] = leaves(spec)
+    assert told.startswith("checkpoints to s3://ionos/bucket (IONOS")
+
+
+def test_two_copies_need_a_second_place() -> None:
+    alone = ["recipe=smoke", "tracking=none", "policy.copies=2"]
+    with pytest.raises(ConfigError, match=r"policy\.copies: every checkpoint is to lie at 2 places"):
+        make_plan(resolve(alone))
+    make_plan(resolve([*alone, "storage.archives=[/second/copy]"]))
+
+
 def test_all_is_refused_together_with_what_else_is_wrong() -> None:
     assert set(refused("train.global_batch=7")) == {"train.global_batch", "policy.wandb_hosts"}
 

@@ -99,6 +99,16 @@ def test_the_part_of_a_killed_writer_goes_and_that_of_a_living_one_stays(store: 
     assert names(store.folder) == ["object"]
 
 
+def test_an_empty_part_goes_when_it_is_old(store: FolderStore) -> None:
+    part = store.folder / ".object.0123abcd.part"
+    part.touch()
+    put(store, "object", b"x")
+    assert part.exists(), "its writer may be about to lock it"
+    os.utime(part, (0, 0))
+    put(store, "object", b"x")
+    assert names(store.folder) == ["object"]
+
+
 def test_removing_leaves_no_folder_behind(store: FolderStore) -> None:
     put(store, "run/step-1/a", b"x")
     put(store, "run/step-2/a", b"x")

@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from io import FileIO
 from pathlib import Path
@@ -23,6 +24,7 @@ from aiftrain.run.durable import sync_folder
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _BLOCK = 8 << 20
+_DAY = 24 * 3600.0  # seconds: clocks of machines differ by less
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # Lustre mounted without flock, and others
 
 
@@ -195,8 +197,9 @@ def _name(part: Path, file: Path, *, new: bool) -> None:
 def _remove_abandoned(file: Path) -> None:
     for part in file.parent.glob(f".{file.name}.*.part"):
         with contextlib.suppress(FileNotFoundError):
-            # An empty one may be locked in a moment. NFS locks only what is open for writing.
-            if part.stat().st_size:
+            # A new one that is empty may be locked in a moment. NFS locks only what is open for writing.
+            status = part.stat()
+            if status.st_size or status.st_mtime < time.time() - _DAY:
                 with part.open("rb+", buffering=0) as stream:
                     if _lock(stream):
                         part.unlink()

@@ -8,6 +8,8 @@ from typing import Literal
 
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.durable import machine_errors
+from aiftrain.checkpoint.signing.checkpoint import signature_faults
+from aiftrain.checkpoint.signing.keys import PublicKey
 from aiftrain.checkpoint.verify import Fault
 from aiftrain.errors import DamagedError, UserError
 
@@ -38,14 +40,17 @@ def summaries(catalog: Catalog) -> list[Summary]:
     return [_summary(catalog, step) for step in catalog.steps()]
 
 
-def verify(catalog: Catalog, step: int | None = None) -> list[Verification]:
-    """Read one checkpoint, or all that have a manifest, in full. UserError where there is nothing to read."""
+def verify(catalog: Catalog, step: int | None = None, signer: PublicKey | None = None) -> list[Verification]:
+    """Read one checkpoint, or all that have a manifest, in full. UserError where there is nothing to read.
+
+    With `signer`, a checkpoint that is not signed with its key is at fault as well.
+    """
     if step is not None:
-        return [_verification(catalog, step)]
+        return [_verification(catalog, step, signer)]
     steps = [summary.step for summary in summaries(catalog) if summary.status != "incomplete"]
     if not steps:
         raise UserError(f"{catalog.folder} has no checkpoint to verify")
-    return [_verification(catalog, step) for step in steps]
+    return [_verification(catalog, step, signer) for step in steps]
 
 
 def _summary(catalog: Catalog, step: int) -> Summary:
@@ -59,9 +64,16 @@ def _summary(catalog: Catalog, step: int) -> Summary:
     return Summary(step, "complete", size, entry.manifest.tokens, entry.manifest.time)
 
 
-def _verification(catalog: Catalog, step: int) -> Verification:
-    faults = catalog.verify(step)
-    return Verification(step, _size_on_disk(catalog, step), tuple(faults))
+def _verification(catalog: Catalog, step: int, signer: PublicKey | None) -> Verification:
+    faults = _unsigned(catalog, step, signer) if signer else []
+    return Verification(step, _size_on_disk(catalog, step), (*faults, *catalog.verify(step)))
+
+
+def _unsigned(catalog: Catalog, step: int, signer: PublicKey) -> list[Fault]:
+    try:
+        return signature_faults(catalog.find(step), signer)
+    except DamagedError:  # the manifest: `Catalog.verify` says what is wrong with it
+        return []
 
 
 def _size_on_disk(catalog: Catalog, step: int) -> int:

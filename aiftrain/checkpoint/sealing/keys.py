@@ -7,16 +7,15 @@ can read, is kept out of messages and representations, and never stands in a com
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from aiftrain.data.files import optional_module, reading
-from aiftrain.errors import DamagedError, MachineError, UserError
-from aiftrain.run.durable import sync_folder
+from aiftrain.checkpoint.private_files import read_private, write_private
+from aiftrain.data.files import optional_module
+from aiftrain.errors import DamagedError, UserError
 
 IDENTITY_FILE = "AIFTRAIN_IDENTITY_FILE"
 
@@ -57,11 +56,7 @@ class Identities:
     @classmethod
     def read(cls, file: Path) -> Identities:
         """A file as `keys new` and age-keygen write it. UserError where others can read it, or it holds no identity."""
-        with reading(file), file.open("rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            lines = stream.read().decode("utf-8", errors="replace").split("\n")
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise UserError(f"{file} can be read by others than its owner: chmod 600 {file}")
+        lines = read_private(file).decode("utf-8", errors="replace").split("\n")
         words = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not words:
             raise UserError(f"{file} holds no identity")
@@ -107,23 +102,5 @@ def new_identity(file: Path) -> str:
     public = str(identity.to_public())
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     text = f"# created: {moment}\n# public key: {public}\n{identity}\n"
-    try:
-        _write_secret(file, text)
-    except FileExistsError:
-        raise UserError(f"{file} is there already; an identity is never overwritten") from None
-    except OSError as error:
-        raise MachineError(f"cannot write {file}: {error.strerror}") from error
+    write_private(file, text.encode())
     return public
-
-
-def _write_secret(file: Path, text: str) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        sync_folder(file.parent)
-    except BaseException:
-        file.unlink()  # half a key opens nothing
-        raise

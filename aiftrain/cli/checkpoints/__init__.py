@@ -11,7 +11,7 @@ import importlib
 from aiftrain.cli.checkpoints.options import add_options, check_options
 from aiftrain.run.folder import RunFolder
 
-ACTIONS = {"list": "listing", "verify": "verify", "export": "export"}  # and the module of each
+ACTIONS = {"list": "listing", "verify": "verify", "sign": "sign", "export": "export"}  # and the module of each
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

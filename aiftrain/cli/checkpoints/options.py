@@ -25,6 +25,9 @@ class Option:
 
 
 OPTIONS = (
+    Option("--public-key", ("verify",), "verify the signature too, with this key (PEM)", {"type": Path}),
+    Option("--key", ("sign",), "the private key (PEM), in a file for its owner alone", {"type": Path}),
+    Option("--passphrase-file", ("sign",), "what opens the key (default: it is asked for)", {"type": Path}),
     Option("--out", ("export",), "the folder to write (default: RUN/export)", {"type": Path}),
     Option("--ema", ("export",), "the moving average of the weights instead of them", {"action": "store_true"}),
     Option("--shard-gb", ("export",), "the size of a file, in 10^9 bytes (default: 5)", {"type": float, "default": 5}),

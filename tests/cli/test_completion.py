@@ -32,7 +32,7 @@ from tests.cli.program import ROOT
         ),
         ("aiftrain recipe=smoke par", ["parallelism.", "parallelism="]),
         ("aiftrain recipe=smoke train.prec", ["train.precision="]),
-        ("aiftrain recipe=smoke train.precision=", [f"train.precision={p}" for p in ("auto", "bf16", "fp32")]),
+        ("aiftrain recipe=smoke train.precision=", [f"train.precision={p}" for p in ("auto", "bf16", "fp16", "fp32")]),
         ("aiftrain recipe=smoke train.compile=t", ["train.compile=true"]),
         ("aiftrain data.sources.x.sp", ["data.sources.x.split="]),
         ("aiftrain nodes=", []),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import Execution, ParallelLayout
 from aiftrain.run.spec import RunSpec
+
+if TYPE_CHECKING:
+    from tests.rigs.ceph import CephRig
 
 NO_SKIP = os.environ.get("AIFTRAIN_NO_SKIP") == "1"
 
@@ -76,6 +79,17 @@ def small_execution(ranks: int = 2) -> Execution:
         accumulation=4 // ranks,
     )
     return Execution(layout=layout, precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[CephRig]:
+    """A real object store. A test that stops, freezes or throttles it starts one of its own."""
+    from tests.rigs import ceph
+
+    if missing := ceph.missing_packages():
+        pytest.skip(missing)
+    with ceph.CephRig() as rig:
+        yield rig
 
 
 @pytest.fixture

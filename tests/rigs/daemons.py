@@ -46,6 +46,9 @@ class Daemons:
             process.kill()
             process.wait()
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        self._running[name].send_signal(number)
+
     def stop_all(self) -> None:
         for name in reversed(list(self._running)):
             self.stop(name, signal.SIGKILL)

@@ -7,8 +7,9 @@
       step-00000200/           no manifest: a save or a removal that was interrupted, cleared away by the next save
       damaged-step-00000050/   set aside: it failed verification, and is kept for a person to look at
       void-step-00000150/      set aside: the run went back to before it; retention removes it (rollbacks.py)
+      custody.jsonl            what happened to all of them, in order (custody.py)
 
-Saving:    make the folder; ranks write and sync their shards; sync the folder; manifest.json.part, sync, rename,
+Saving:    make the folder; ranks write and sync their shards; sync the folders; manifest.json.part, sync, rename,
            sync the folder. The rename is the commit. A crash before it leaves a folder without a manifest.
 Removing:  unlink the manifest, sync the folder, remove the files. A crash in between leaves the same.
 Aside:     one rename. Nothing else touches a complete checkpoint.
@@ -22,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from aiftrain.checkpoint.custody import NAME as CUSTODY
+from aiftrain.checkpoint.custody import Custody
 from aiftrain.checkpoint.durable import machine_errors, remove_tree
 from aiftrain.checkpoint.manifest import MANIFEST, Manifest, read_manifest
 from aiftrain.checkpoint.shards import CheckpointReader
@@ -58,6 +61,7 @@ class Catalog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.custody = Custody(folder)
 
     @classmethod
     def of_run(cls, folder: RunFolder, spec: RunSpec) -> Catalog:
@@ -140,25 +144,29 @@ class Catalog:
         self.remove_incomplete()
         folder = self.step_folder(step)
         with machine_errors("create", folder):
-            folder.mkdir(parents=True)
-            sync_folder(self.folder)
-            sync_folder(self.folder.parent)
+            if not self.folder.is_dir():
+                self.folder.mkdir(parents=True)
+                sync_folder(self.folder.parent)
+            folder.mkdir()
         return folder
 
     def commit(self, manifest: Manifest) -> Checkpoint:
-        """Make the shards in the folder of `manifest.step` a checkpoint.
+        """Make the shards in the folder of `manifest.step` a checkpoint; custody tells which one it goes on from.
 
         MachineError where a shard is not there in full, or where a parameter has a gap; then there is no checkpoint.
         """
         folder = self.step_folder(manifest.step)
+        manifest = manifest.model_copy(update={"parent": self.custody.head})
         faults = check_sizes(folder, manifest.files)
         if faults:
             raise MachineError(f"{folder} cannot become a checkpoint: {'; '.join(map(str, faults))}")
         checkpoint = Checkpoint(folder, manifest)
         checkpoint.reader().check_complete()
         with machine_errors("write", folder / MANIFEST):
-            sync_folder(folder)  # the shards' names must be durable before the manifest that counts on them
+            for each in (folder, self.folder):
+                sync_folder(each)  # the shards' names must be durable before the manifest that counts on them
             replace_text(folder / MANIFEST, manifest.to_json())
+        self.custody.add("saved", manifest.step, manifest)
         return checkpoint
 
     def verify(self, step: int) -> list[Fault]:
@@ -170,10 +178,26 @@ class Catalog:
             entry = self.find(step)
         except DamagedError as error:
             return [Fault(MANIFEST, str(error))]
-        return check_files(entry.folder, entry.manifest.files)
+        return [*self.custody_faults(entry), *check_files(entry.folder, entry.manifest.files)]
+
+    def adopt(self) -> None:
+        """Have custody know all complete checkpoints that it may not know yet: at each start of a run.
+
+        DamagedError where custody.jsonl is damaged.
+        """
+        self.custody.adopt(entry.manifest for entry in self.entries())
+
+    def custody_faults(self, entry: Checkpoint) -> list[Fault]:
+        """What speaks against a checkpoint in custody.jsonl: it is none that was saved here, or was put back."""
+        try:
+            fault = self.custody.account().fault(entry.manifest)
+        except DamagedError as error:
+            return [Fault(CUSTODY, str(error))]
+        return [Fault(MANIFEST, fault)] if fault else []
 
     def set_aside(self, step: int, why: Literal["damaged", "void"] = "damaged") -> Path:
         """Rename a checkpoint, so that it no longer counts but nothing of it is lost; its new folder."""
+        self.custody.add(why, step)
         folder = self.step_folder(step)
         aside = self.folder / f"{why}-{folder.name}"
         number = 1
@@ -209,6 +233,7 @@ class Catalog:
         removed = [entry.step for entry in entries if entry.step not in kept]
         for step in removed:
             self._remove(self.step_folder(step))
+            self.custody.add("removed", step)
         self._remove_void(max(kept, default=0))
         return removed
 

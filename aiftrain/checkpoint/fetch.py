@@ -33,7 +33,14 @@ class Fetch:
         self.folder = catalog.folder / f"{_PREFIX}{catalog.step_folder(entry.step).name}"
 
     def begin(self) -> None:
-        """Make room: what was left of fetching other steps goes. MachineError where this one does not fit."""
+        """Make room: what was left of fetching other steps goes. MachineError where this one does not fit.
+
+        DamagedError where custody at home knows another checkpoint of this step: an older one was put back there.
+        """
+        if refusal := self.catalog.custody.account().refuses(self.entry.manifest):
+            raise DamagedError(
+                f"{self.entry.store.address} has another checkpoint of this step than home had: {refusal}"
+            )
         with machine_errors("create", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             sync_folder(self.catalog.folder)
@@ -55,6 +62,7 @@ class Fetch:
         with machine_errors("write", self.folder / MANIFEST):
             replace_text(self.folder / MANIFEST, manifest.to_json())
         target = self.catalog.begin(self.entry.step)
+        self.catalog.custody.add("fetched", manifest.step, manifest)
         with machine_errors("rename", self.folder):
             self.folder.rename(target)  # over the empty folder that `begin` has made
             sync_folder(self.catalog.folder)

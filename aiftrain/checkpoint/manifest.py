@@ -13,6 +13,7 @@ from pydantic import Field
 from aiftrain.checkpoint.digested import Digested, parse
 from aiftrain.checkpoint.history import History
 from aiftrain.checkpoint.loss_scale import LossScale
+from aiftrain.checkpoint.provenance import DataRecord, LayoutRecord, StorageRecord
 from aiftrain.run.base import Strict
 
 FORMAT = 1
@@ -33,6 +34,10 @@ class Manifest(Digested):
     `tokens` and `sources` count what was trained on so far; `time` is in unix seconds; `identity` is
     RunSpec.identity(), what may not change on resumption; `shapes` are the full shapes of the parameters; `guard`
     is missing where none watched the run, `loss_scale` where no loss was scaled.
+
+    `parent` is the digest of the manifest that this one goes on from: saved before it, or resumed from, or gone back
+    to. `weights` is a digest over the weights in all files, which two saves by the same ranks have alike where no
+    weight changed. Manifests from before these fields lack them, and are valid.
     """
 
     format: int = FORMAT
@@ -50,6 +55,11 @@ class Manifest(Digested):
     files: list[FileRecord]
     guard: History | None = None
     loss_scale: LossScale | None = None
+    parent: str | None = None
+    weights: str | None = None
+    layout: LayoutRecord | None = None
+    data: DataRecord | None = None
+    storage: StorageRecord | None = None
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.index import Index, Range
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
 from aiftrain.checkpoint.sources import Source
-from aiftrain.checkpoint.tensorfile import TensorFile, of_array, write_tensors
+from aiftrain.checkpoint.tensorfile import Arranged, Tensor, TensorFile, of_array, record_of
+from aiftrain.checkpoint.writer import write_file
 from aiftrain.errors import DamagedError
 
 Array = NDArray[np.float32]
+WEIGHT = "weight"  # the state that every parameter has
 _FLOAT32 = np.dtype(np.float32)
 _MOST_OPEN = 16  # shards that a reader keeps open; a rank of another layout goes to and fro between a few
 
@@ -50,23 +54,46 @@ def shard_name(rank: int) -> str:
     return f"rank-{rank:05d}.safetensors"
 
 
+class Shard:
+    """A shard in the making: the tensors that it is going to have, under the keys that readers look for."""
+
+    def __init__(self, extra: Mapping[str, NDArray[Any]]) -> None:
+        self._weights: dict[str, Tensor] = {}
+        self._others = {f"extra/{name}": of_array(f"extra/{name}", array) for name, array in extra.items()}
+        self._starts: dict[str, str] = {}
+
+    def add(self, state: str, name: str, start: int, make: Callable[[str], Tensor]) -> None:
+        """Elements of a state of the flattened parameter `name`, from `start` on; `make` is told their key."""
+        key = f"{state}/{name}"
+        if key in self._starts:
+            key = f"{key}@{start}"
+        if key in self._starts:
+            raise ValueError(f"two fragments hold {key}")
+        self._starts[key] = str(start)
+        (self._weights if state == WEIGHT else self._others)[key] = make(key)
+
+    def arranged(self) -> Arranged:
+        """The file, all weights first: they end at `mark_of` it."""
+        return Arranged([*self._weights.values(), *self._others.values()], self._starts)
+
+
+def mark_of(arranged: Arranged) -> int:
+    """Where in a shard the weights end. Two saves of the same weights by as many ranks are the same up to there."""
+    ends = zip(arranged.tensors, arranged.ends, strict=True)
+    return max((end for tensor, end in ends if tensor.key.startswith(f"{WEIGHT}/")), default=len(arranged.header))
+
+
 def write_shard(path: Path, fragments: Iterable[Fragment], extra: dict[str, NDArray[Any]]) -> FileRecord:
-    """Write what one rank holds, synced to the disk, and return its record for the manifest.
+    """Write what one rank holds, synced to the disk and read again, and return its record for the manifest.
 
     MachineError where the disk is full, read-only or failing; the partial file is then removed.
     """
-    starts: dict[str, str] = {}
-    arrays: dict[str, NDArray[Any]] = {f"extra/{name}": array for name, array in extra.items()}
+    shard = Shard(extra)
     for fragment in fragments:
         for state, array in fragment.arrays.items():
-            key = f"{state}/{fragment.name}"
-            if key in arrays:
-                key = f"{key}@{fragment.start}"
-            if key in arrays:
-                raise ValueError(f"two fragments hold {key}")
-            arrays[key] = array
-            starts[key] = str(fragment.start)
-    return write_tensors(path, [of_array(key, array) for key, array in arrays.items()], starts)
+            shard.add(state, fragment.name, fragment.start, partial(of_array, array=array))
+    with machine_errors("write", path):
+        return record_of(path, write_file(path, shard.arranged().blocks()))
 
 
 class CheckpointReader:

@@ -7,12 +7,10 @@ Source: https://github.com/huggingface/safetensors, section Format of its README
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,8 @@ from numpy.typing import NDArray
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.manifest import FileRecord
 from aiftrain.checkpoint.sources import FileSource, Source
-from aiftrain.errors import DamagedError
+from aiftrain.checkpoint.writer import BLOCK, Written, write_file
+from aiftrain.errors import DamagedError, MachineError
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2",
@@ -33,7 +32,6 @@ _DTYPES = {
 _DTYPE_NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
 # What others write and numpy has no type for is read as whole numbers of that many bits.
 _READ = _DTYPES | {"BF16": "<u2", "F8_E4M3": "|u1", "F8_E5M2": "|u1"}
-_BLOCK = 8 << 20  # bytes hashed and written at a time: the second reader finds them in the cache
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,13 @@ class Tensor:
     def size(self) -> int:
         """Bytes."""
         return prod(self.shape) * self.dtype.itemsize
+
+    def values(self) -> NDArray[Any]:
+        """Loaded, and contiguous."""
+        array = self.load()
+        if (array.dtype, array.shape) != (self.dtype, self.shape):
+            raise ValueError(f"{self.key} is {array.dtype}{array.shape}, its header {self.dtype}{self.shape}")
+        return np.ascontiguousarray(array)
 
 
 @dataclass(frozen=True)
@@ -69,17 +74,50 @@ def of_array(key: str, array: NDArray[Any]) -> Tensor:
     return Tensor(key, array.dtype, array.shape, lambda: array)
 
 
+class Arranged:
+    """What a file is going to be: its header, and its tensors in the order in which their bytes follow it."""
+
+    def __init__(self, tensors: Iterable[Tensor], metadata: dict[str, str]) -> None:
+        self.tensors = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)  # wide types first: all stay aligned
+        self.header = _header(self.tensors, metadata)
+        self.ends = [len(self.header) + end for end in accumulate(tensor.size for tensor in self.tensors)]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return self.ends[-1] if self.ends else len(self.header)
+
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        """The file's bytes, of which some MiB are in memory at a time; a block ends where a tensor does."""
+        yield self.header
+        for tensor in self.tensors:
+            octets = _octets(tensor.values())
+            for start in range(0, len(octets), BLOCK):
+                yield octets[start : start + BLOCK]
+
+    def places(self, memory: memoryview) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+        """Each tensor, and where in `memory`, which is to hold the whole file, its values belong."""
+        for tensor, end in zip(self.tensors, self.ends, strict=True):
+            octets = np.frombuffer(memory[end - tensor.size : end], np.uint8)
+            yield tensor, octets.view(tensor.dtype).reshape(tensor.shape)
+
+
 def write_tensors(path: Path, tensors: Iterable[Tensor], metadata: dict[str, str]) -> FileRecord:
-    """Write one file, synced to the disk. MachineError where that fails; then no partial file is left."""
-    ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)  # wide types first: all stay aligned
-    header = _header(ordered, metadata)
-    try:
-        with machine_errors("write", path):
-            return _write_blocks(path, _blocks(header, ordered))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise
+    """Write one file, synced to the disk and read again. MachineError where that fails; then no file is left."""
+    arranged = Arranged(tensors, metadata)
+    with machine_errors("write", path):
+        return record_of(path, write_file(path, arranged.blocks()))
+
+
+def record_of(path: Path, written: Written) -> FileRecord:
+    """The record of a file. MachineError where it reads otherwise than it was written; it is then removed."""
+    if written.found != written.sha256:
+        path.unlink(missing_ok=True)
+        raise MachineError(
+            f"{path} was written with the SHA-256 {written.sha256} and reads as {written.found}: the disk, or the "
+            "network file system, changes what is written to it"
+        )
+    return FileRecord(name=path.name, size=written.size, sha256=written.sha256)
 
 
 def _header(tensors: Sequence[Tensor], metadata: dict[str, str]) -> bytes:
@@ -99,32 +137,9 @@ def _header(tensors: Sequence[Tensor], metadata: dict[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _blocks(header: bytes, tensors: Iterable[Tensor]) -> Iterator[bytes | memoryview]:
-    yield header
-    for tensor in tensors:
-        array = tensor.load()
-        if (array.dtype, array.shape) != (tensor.dtype, tensor.shape):
-            raise ValueError(f"{tensor.key} is {array.dtype}{array.shape}, its header {tensor.dtype}{tensor.shape}")
-        octets = _octets(np.ascontiguousarray(array))
-        for start in range(0, len(octets), _BLOCK):
-            yield octets[start : start + _BLOCK]
-
-
 def _octets(contiguous: NDArray[Any]) -> memoryview:
     """The bytes of an array, not copied."""
     return contiguous.reshape(-1).view(np.uint8).data
-
-
-def _write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> FileRecord:
-    digest = hashlib.sha256()
-    with path.open("wb") as stream:
-        for block in blocks:
-            digest.update(block)
-            stream.write(block)
-        stream.flush()
-        os.fsync(stream.fileno())
-        size = stream.tell()
-    return FileRecord(name=path.name, size=size, sha256=digest.hexdigest())
 
 
 class TensorFile:

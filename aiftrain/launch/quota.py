@@ -22,6 +22,7 @@ from pathlib import Path
 
 from aiftrain.errors import MachineError
 from aiftrain.launch.asking import ask
+from aiftrain.run.mounts import MOUNTS, file_system
 
 PATIENCE = 2  # seconds: servers of quotas may hang, and launches do not wait for them
 _OF_QUOTA = ("ext4", "xfs", "nfs", "nfs4")  # file systems that quota(1) asks
@@ -39,7 +40,7 @@ class Room:
     limit: str
 
 
-def quotas(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> list[Room]:
+def quotas(folder: Path, mounts: Path = MOUNTS) -> list[Room]:
     """The room that quotas leave in `folder`, which exists. Empty where there are none, or nobody tells."""
     try:
         return list(_ask(folder, mounts))
@@ -61,7 +62,7 @@ def read_quotas(text: str) -> Iterator[tuple[str, int, Room]]:
 
 
 def _ask(folder: Path, mounts: Path) -> Iterator[Room]:
-    mount, kind = _file_system(folder, mounts)
+    mount, kind = file_system(folder, mounts)
     if kind == "lustre" and shutil.which("lfs"):
         questions = [["lfs", "quota", *owner, str(folder)] for owner in _owners_on_lustre(folder)]
     elif kind in _OF_QUOTA and shutil.which("quota"):
@@ -98,12 +99,3 @@ def _left(used: str, soft: str, hard: str) -> int | None:
     """The exact limit decides; where there is none, the one that may be exceeded for some days."""
     limit = int(hard) or int(soft)
     return None if not limit or used.startswith("[") else max(0, limit - int(used.rstrip("*")))
-
-
-def _file_system(folder: Path, table: Path) -> tuple[str, str]:
-    """Where the file system of `folder` is mounted, and its kind."""
-    text = table.read_text(encoding="utf-8", errors="surrogateescape")
-    mounts = [(Path(words[1].replace(r"\040", " ")), words[2]) for words in map(str.split, text.splitlines())]
-    around = [(mount, kind) for mount, kind in mounts if folder.resolve().is_relative_to(mount)]
-    mount, kind = max(reversed(around), key=lambda each: len(each[0].parts))  # of equal ones the last hides the others
-    return str(mount), kind

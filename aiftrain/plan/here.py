@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiftrain.plan.groups import Groups
+from aiftrain.run.memory import total_memory
 from aiftrain.run.process import usable_cores
 
 LOCAL = "local"
 
 _SLURM_CONF = Path("/etc/slurm/slurm.conf")
-_CGROUPS = Path("/sys/fs/cgroup")
 _FAST_BF16 = {"amx_bf16", "avx512_bf16"}  # x86 instruction sets that multiply bf16 faster than fp32
 
 
@@ -56,19 +56,8 @@ def _cluster_name(slurm_conf: Path) -> str | None:
 
 
 def _memory_gib() -> float | None:
-    """The machine's memory, or the limit of a control group around this process where that is less."""
-    found = re.search(r"^MemTotal:\s+(\d+) kB", _read(Path("/proc/meminfo")), re.MULTILINE)
-    limits = [int(found[1]) * 1024] if found else []
-    limits += [int(text) for file in _limit_files() if (text := _read(file).strip()).isdigit()]
-    return round(min(limits) / 2**30, 1) if limits else None
-
-
-def _limit_files() -> list[Path]:
-    """Where control groups may limit this process's memory: its own group and those around it, or version 1's root."""
-    found = re.search(r"^0::/(.*)$", _read(Path("/proc/self/cgroup")), re.MULTILINE)
-    group = _CGROUPS / found[1] if found else _CGROUPS
-    around = [folder for folder in group.parents if folder.is_relative_to(_CGROUPS)]
-    return [*(folder / "memory.max" for folder in (group, *around)), _CGROUPS / "memory" / "memory.limit_in_bytes"]
+    octets = total_memory()
+    return None if octets is None else round(octets / 2**30, 1)
 
 
 def _cpu_flags() -> set[str]:

@@ -164,6 +164,7 @@ class StorageSpec(Strict):
     save_every: int = Field(1000, ge=1)  # steps; the last step is always saved
     keep_last: int = Field(2, ge=1)
     keep_every: int | None = Field(None, ge=1)  # steps
+    background: bool = True  # written beside the training, from a copy of the state in the nodes' memory
     archives: tuple[ArchiveSpec, ...] = ()  # where complete checkpoints are carried to
     ship: Literal["during", "later"] = "during"  # while the run goes on, or by a person: python -m aiftrain ship
     bucket: str | None = None  # BUCKET[/PREFIX] of `service`: an archive there, before the others

@@ -162,6 +162,7 @@ class Engine:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the weights are their moving average."""
+        self.gate.before_change()
         fragments.swap_average(self._engine)
         try:
             yield

@@ -22,8 +22,9 @@ from aiftrain.train.process import StopRequest
 from aiftrain.train.profile.marks import mark
 from aiftrain.train.profile.recorder import StepProfiler
 from aiftrain.train.rendezvous import agree, part
+from aiftrain.train.saving import Saver
 from aiftrain.train.schedule import Schedule
-from aiftrain.train.snapshot import Checkpoints, TrainState
+from aiftrain.train.snapshot import TrainState
 from aiftrain.train.together import outcome_of, share
 from aiftrain.train.tracking import Tracker
 from aiftrain.train.verdict import Verdict, finite, remember, rescaled
@@ -42,7 +43,7 @@ class Trainer:
     device: torch.device
     engine: Engine
     batches: Batches
-    checkpoints: Checkpoints
+    saver: Saver
     guard: Guard
     tracker: Tracker
     stop: StopRequest
@@ -70,6 +71,7 @@ class Trainer:
             self.engine.step(micro_batches, lr, tokens, state.loss_scale.factor if state.loss_scale else 1.0)
             verdict = self.guard.verdict()
             if verdict.answer in ("rollback", "stop"):
+                self.saver.finish()
                 state = self.guard.go_back(state, verdict, self.batches.samples)
                 saved = state.step
                 continue
@@ -85,6 +87,7 @@ class Trainer:
                     self._save(state)
                 saved = state.step
             self.profiler.after(state.step)
+        self.saver.finish()
         self.tracker.event("end", step=state.step, exit_code=EXIT_OK)
         return EXIT_OK
 
@@ -128,12 +131,16 @@ class Trainer:
     def _agree(self, mine: list[Batch] | AiftrainError) -> tuple[list[Batch], float, bool]:
         """This rank's micro-batches, how many tokens of all ranks' carry a loss, and whether a rank is to stop.
 
-        What one rank could not read ends all, in the same words.
+        What one rank could not read ends all, in the same words. A save beside the training goes on from here, too.
         """
         batches = [] if isinstance(mine, AiftrainError) else mine
         valid = sum(batch.valid_tokens for batch in batches) if self.engine.mesh.leads else 0
-        tokens, stops, failures = agree([valid, bool(self.stop.signal), mine is not batches], self.device)
+        told: list[float] = [valid, bool(self.stop.signal), mine is not batches, self.saver.ready]
+        tokens, stops, failures, ready = agree(told, self.device)
+        if ready == self.rank.world_size:
+            self.saver.advance()
         if failures:
+            self.saver.finish()
             share(mine)
         return batches, tokens, bool(stops)
 
@@ -195,7 +202,7 @@ class Trainer:
             yield self.batches.validation_batch(source, length, min(mine, rows), max(0, min(micro, rows - mine)))
 
     def _save(self, state: TrainState) -> None:
-        self.checkpoints.save(self.engine, state, self._source_tokens(state))
+        self.saver.save(self.engine, state, self._source_tokens(state), self.batches.samples(state.step))
 
     def _source_tokens(self, state: TrainState) -> dict[str, int]:
         return self.batches.source_tokens(state.step, state.guard.gaps)
@@ -204,6 +211,7 @@ class Trainer:
         self.tracker.event("stopping", step=state.step, signal=self.stop.signal or "on another rank")
         if state.step > saved:
             self._save(state)
+        self.saver.finish()
         self.tracker.event("end", step=state.step, exit_code=EXIT_RESUME)
         return EXIT_RESUME
 
@@ -211,6 +219,7 @@ class Trainer:
         """Leave in good order: the tracker's files, the process group, the lock."""
         self.watchdog.stop()
         self.profiler.close()
+        self.saver.close()
         self.tracker.close()
         part()
         self.lock.release()

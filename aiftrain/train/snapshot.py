@@ -1,16 +1,9 @@
-"""Saving and resuming: the ranks' fragments to shards, digests and a manifest, and back.
-
-Every rank writes its shard; rank 0 collects the digests and writes the manifest last. Resuming takes the newest
-checkpoint whose files are all what they were, and fills in whatever the ranks of this layout hold.
-"""
+"""Resuming: the newest checkpoint whose files are all what they were, into whatever the ranks of this layout hold."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter
 from typing import TypeVar
 
 import torch
@@ -19,11 +12,11 @@ from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.history import History, Rollback
 from aiftrain.checkpoint.index import Range
 from aiftrain.checkpoint.loss_scale import LossScale
-from aiftrain.checkpoint.manifest import FileRecord, Manifest
+from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.checkpoint.rollbacks import read_rollbacks, set_void_aside, write_rollbacks
-from aiftrain.checkpoint.shards import CheckpointReader, Fragment, shard_name, write_shard
+from aiftrain.checkpoint.shards import CheckpointReader, shard_name
 from aiftrain.checkpoint.verify import check_files
-from aiftrain.errors import UserError
+from aiftrain.errors import DamagedError, UserError
 from aiftrain.run.identity import changed, changed_past, recorded
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
@@ -31,10 +24,9 @@ from aiftrain.train.engine import Engine
 from aiftrain.train.fetching import Fetcher
 from aiftrain.train.fragments import LiveFragment
 from aiftrain.train.init_from import begin_from
-from aiftrain.train.randomness import random_states, restore_random_states
+from aiftrain.train.randomness import restore_random_states
 from aiftrain.train.together import on_first, together
 from aiftrain.train.tracking import Tracker
-from aiftrain.train.versions import library_versions
 
 T = TypeVar("T")
 
@@ -62,17 +54,6 @@ class Checkpoints:
         self.tracker = tracker
         self._fetcher = Fetcher(spec, catalog, rank, tracker)
 
-    def save(self, engine: Engine, state: TrainState, sources: dict[str, int]) -> None:
-        """Make `state` a checkpoint. On return it is complete; where it cannot be, every rank gets the error."""
-        started = time.monotonic()
-        on_first(lambda: self.catalog.begin(state.step))
-        shard = self.catalog.step_folder(state.step) / shard_name(self.rank.rank)
-        records = together(lambda: write_shard(shard, _readable(engine), random_states()))
-        on_first(lambda: self._commit(engine, state, sources, records))
-        size, seconds = sum(record.size for record in records), round(time.monotonic() - started, 3)
-        self.tracker.event("saved", step=state.step, bytes=size, seconds=seconds)
-        self._retain()
-
     def resume(self, engine: Engine) -> TrainState:
         """Fill the engine from the newest checkpoint that verifies; a fresh state where nothing was ever saved.
 
@@ -80,11 +61,14 @@ class Checkpoints:
         """
         on_first(self.catalog.remove_incomplete)
         self._fetcher.hear_rollbacks()
+        self._adopt()
         self._set_void_aside()
         entry = self.newest_whole()
         self._fetcher.tidy()
         if entry is None:
             self._fetcher.refuse_to_begin()
+        self._note_resumption(entry)
+        if entry is None:
             if init := self.spec.init_from:
                 begin_from(init, engine, self.spec, self.rank)
                 self.tracker.event("init_from", path=init.path)
@@ -99,6 +83,7 @@ class Checkpoints:
     def roll_back(self, engine: Engine, entry: Checkpoint, rollbacks: tuple[Rollback, ...]) -> TrainState:
         """Go back to `entry` in the middle of a run. From the first line on a start after a crash does the same."""
         on_first(lambda: write_rollbacks(self.catalog, rollbacks))
+        on_first(lambda: self.catalog.custody.add("rollback", entry.step, entry.manifest, self.tracker.attempt))
         self._set_void_aside()
         return self._load(engine, entry)
 
@@ -118,35 +103,40 @@ class Checkpoints:
             self.tracker.event("damaged", step=entry.step, message="; ".join(faults))
             on_first(partial(self.catalog.set_aside, entry.step))
 
-    def _commit(self, engine: Engine, state: TrainState, sources: dict[str, int], records: list[FileRecord]) -> None:
-        manifest = Manifest(
-            step=state.step,
-            optimizer_step=engine.optimizer_steps,
-            tokens=state.tokens,
-            sources=sources,
-            time=time.time(),
-            attempt=self.tracker.attempt,
-            world_size=self.rank.world_size,
-            run_digest=self.spec.digest,
-            identity=recorded(self.spec),
-            versions=library_versions(),
-            shapes=engine.shapes(),
-            files=records,
-            guard=state.guard,
-            loss_scale=state.loss_scale,
-        )
-        self.catalog.commit(manifest)
-
-    def _retain(self) -> None:
-        storage = self.spec.storage
-        for step in on_first(lambda: self.catalog.retain(storage.keep_last, storage.keep_every)):
-            self.tracker.event("removed", step=step)
-
     def _verify(self, entry: Checkpoint) -> list[str]:
         """What is wrong with a checkpoint; each rank reads its share of the files."""
         mine = self._share(entry.manifest.files)
+        in_custody = on_first(lambda: [str(fault) for fault in self.catalog.custody_faults(entry)])
         faults = together(lambda: [str(fault) for fault in check_files(entry.folder, mine)])
-        return [fault for of_rank in faults for fault in of_rank]
+        return [*in_custody, *(fault for of_rank in faults for fault in of_rank)]
+
+    def _adopt(self) -> None:
+        """Custody that is damaged is set aside: it is no reason not to go on, and must not go unseen."""
+        if damage := on_first(self._adopt_or_set_aside):
+            self.tracker.event("custody damaged", message=damage)
+
+    def _adopt_or_set_aside(self) -> str:
+        try:
+            self.catalog.adopt()
+        except DamagedError as error:
+            aside = self.catalog.custody.set_aside()
+            self.catalog.adopt()
+            return f"{error}; it is now {aside.name}, and custody begins anew with the checkpoints that are there"
+        return ""
+
+    def _note_resumption(self, entry: Checkpoint | None) -> None:
+        """In custody; and if newer checkpoints should be there, say so loudly."""
+        if vanished := on_first(lambda: self._resumed_in_custody(entry)):
+            steps = ", ".join(map(str, vanished))
+            message = f"custody.jsonl knows of newer checkpoints, of steps {steps}: they vanished, and were not removed"
+            self.tracker.event("vanished", step=entry.step if entry else 0, steps=vanished, message=message)
+
+    def _resumed_in_custody(self, entry: Checkpoint | None) -> list[int]:
+        custody, step = self.catalog.custody, entry.step if entry else 0
+        account = custody.account()
+        if entry or account.digests:
+            custody.add("resumed", step, entry.manifest if entry else None, self.tracker.attempt)
+        return account.vanished(step)
 
     def _load(self, engine: Engine, entry: Checkpoint) -> TrainState:
         refuse_other_run(self.spec, entry)
@@ -212,9 +202,3 @@ def refuse_other_run(spec: RunSpec, entry: Checkpoint) -> None:
             f"{entry.folder} belongs to a run with another {', '.join(sections)} ({', '.join(keys)}): "
             "give this run a folder of its own with run_dir=..., or go back to the configuration in its run.json"
         )
-
-
-def _readable(engine: Engine) -> Iterator[Fragment]:
-    for fragment in filter(attrgetter("owned"), engine.fragments()):
-        arrays = {state: view.detach().cpu().float().numpy() for state, view in fragment.views.items()}
-        yield Fragment(fragment.name, fragment.start, arrays)

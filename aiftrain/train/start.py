@@ -33,6 +33,7 @@ from aiftrain.train.process import RankProcess, StopRequest
 from aiftrain.train.profile.recorder import StepProfiler
 from aiftrain.train.randomness import seed_everything
 from aiftrain.train.rendezvous import agree, join, meet
+from aiftrain.train.saving import Saver
 from aiftrain.train.schedule import Schedule
 from aiftrain.train.snapshot import Checkpoints, TrainState
 from aiftrain.train.tracking import Tracker
@@ -43,7 +44,8 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     """Meet the other ranks, build the engine, resume. Gives the trainer and where it begins."""
     lock = RunLock(folder.lock)
     briefing, store = meet(rank, lambda: begin(folder, attempt, rank, lock))
-    spec, execution = briefing.spec, briefing.execution
+    spec, execution, corpus = briefing.spec, briefing.execution, briefing.corpus
+    assert corpus is not None, "a run that trains has data"
     open_to(spec)
     if rank.local_rank == 0 and rank.rank > 0:
         check_software(folder, briefing.env_lock, attempt, rank)
@@ -78,8 +80,8 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         rank=rank,
         device=device,
         engine=engine,
-        batches=_batches(spec, briefing.corpus),
-        checkpoints=checkpoints,
+        batches=_batches(spec, corpus),
+        saver=Saver(spec, execution.layout, corpus, catalog, rank, tracker),
         guard=Guard(spec.guard, engine, checkpoints, tracker, device),
         tracker=tracker,
         stop=stop,
@@ -126,8 +128,7 @@ def _take(lock: RunLock, spec: RunSpec) -> None:
         raise MachineError(str(error)) from error
 
 
-def _batches(spec: RunSpec, corpus: PreparedCorpus | None) -> Batches:
-    assert corpus is not None, "a run that trains has data"
+def _batches(spec: RunSpec, corpus: PreparedCorpus) -> Batches:
     data = spec.data
     return Batches(
         corpus,

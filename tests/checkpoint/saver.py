@@ -30,6 +30,7 @@ CHANGES = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir"}  # audit
 
 def save_on(catalog: Catalog, steps: Iterable[int], keep_every: int | None) -> None:
     """Save `steps` more checkpoints after the newest, as a run does."""
+    catalog.adopt()
     entry = catalog.latest()
     done = entry.step if entry else 0
     for step in (done + more for more in steps):

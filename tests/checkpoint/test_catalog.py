@@ -106,6 +106,7 @@ def test_setting_aside_twice_keeps_both(catalog: Catalog, save: Save) -> None:
         save(catalog, 3)
         catalog.set_aside(3)
     assert sorted(path.name for path in catalog.folder.iterdir()) == [
+        "custody.jsonl",
         "damaged-step-00000003",
         "damaged-step-00000003-2",
     ]

@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
+from aiftrain.checkpoint import writer
 from aiftrain.cli.run_folder import write_run
 from aiftrain.data.corpus import PreparedCorpus
 from aiftrain.data.prepare import prepare
 from aiftrain.plan.plan import make_plan
 from aiftrain.plan.spec import resolve
 from aiftrain.run.folder import RunFolder, read_lines
+from aiftrain.run.process import runs
 
 NURSERY = Path(__file__).with_name("nursery.py")
 TINY = [
@@ -106,6 +108,14 @@ class Ranks:
                 pytest.fail(f"waited {seconds} s in vain\n{self.log()}")
             time.sleep(0.005)
 
+    def until_saved(self) -> None:
+        """Until a checkpoint is complete: what a rank writes beside the training is not there when its step is over."""
+        self.until(lambda: any(event["attempt"] == self.attempt for event in events(self.folder, "saved")))
+
+    def writers(self) -> list[int]:
+        """The process beside each rank that writes its shards."""
+        return [pid for rank in self.pids for pid in children(rank) if runs(pid, writer.__file__)]
+
     def log(self) -> str:
         logs = sorted(self.folder.attempt_logs(self.attempt).glob("*.log"))
         return "\n".join(f"== {log.name}\n{log.read_text(encoding='utf-8')[-3000:]}" for log in logs)
@@ -169,6 +179,11 @@ def losses(folder: RunFolder, key: str = "loss") -> dict[int, Any]:
 
 def events(folder: RunFolder, name: str) -> list[dict[str, Any]]:
     return [event for event in read_lines(folder.events) if event["event"] == name]
+
+
+def children(pid: int) -> list[int]:
+    files = (task / "children" for task in Path(f"/proc/{pid}/task").iterdir())
+    return [int(child) for file in files for child in file.read_text(encoding="ascii").split()]
 
 
 def _free_port() -> int:

@@ -70,7 +70,7 @@ def test_bf16_weights_with_fp32_masters(nursery: Nursery, new_run: NewRun) -> No
     ours, theirs = losses(straight), losses(other)
     assert max(abs(ours[step] / theirs[step] - 1) for step in ours) < 2e-3
     ranks = nursery.start(broken, 2)
-    ranks.until(lambda: 6 in losses(broken))
+    ranks.until_saved()
     ranks.kill()
     assert nursery.start(broken, 2).wait() == [0, 0]
     assert_same(straight, broken)

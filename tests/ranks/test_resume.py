@@ -21,30 +21,29 @@ BF16_MASTERS = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "f
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2", "zero3"])
 def test_killed_and_resumed_equals_straight_to_the_last_bit(nursery: Nursery, new_run: NewRun, strategy: str) -> None:
-    options = (f"parallelism={strategy}", "storage.save_every=10")
+    options = (f"parallelism={strategy}", "train.steps=40", "storage.save_every=10")
     straight, broken = new_run(*options), new_run(*options)
     assert nursery.start(straight, 2).wait() == [0, 0]
     ranks = nursery.start(broken, 2)
-    ranks.until(lambda: 13 in losses(broken))
+    ranks.until_saved()
     ranks.kill()
-    assert max(losses(broken)) < 20
     resumed = nursery.start(broken, 2)
     assert resumed.wait() == [0, 0], resumed.log()
-    assert [event["step"] for event in events(broken, "resume")] == [10]
+    assert [event["step"] < 40 for event in events(broken, "resume")] == [True]
     assert_same(straight, broken)
 
 
 @pytest.mark.parametrize(("strategy", "masters"), [("zero1", False), ("zero1", True), ("zero2", True), ("zero3", True)])
 def test_bf16_resumes_to_the_last_bit(nursery: Nursery, new_run: NewRun, strategy: str, masters: bool) -> None:
     """By autocast, as on a CPU; and with bf16 weights and fp32 masters, as a GPU has it."""
-    options = (f"parallelism={strategy}", "train.precision=bf16", "train.steps=6", "storage.save_every=3")
+    options = (f"parallelism={strategy}", "train.precision=bf16", "train.steps=12", "storage.save_every=3")
     straight, broken = new_run(*options), new_run(*options)
     for folder in (straight, broken) if masters else ():
         config = json.loads(folder.deepspeed_json.read_text(encoding="utf-8"))
         folder.write_json(folder.deepspeed_json, config | BF16_MASTERS)
     assert nursery.start(straight, 2).wait() == [0, 0]
     ranks = nursery.start(broken, 2)
-    ranks.until(lambda: 4 in losses(broken))
+    ranks.until_saved()
     ranks.kill()
     assert nursery.start(broken, 2).wait() == [0, 0]
     assert_same(straight, broken)

@@ -12,7 +12,7 @@ import pytest
 
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.run.folder import RunFolder
-from tests.ranks.conftest import Nursery, events, losses
+from tests.ranks.conftest import Nursery, children, events, losses
 
 pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]
@@ -101,15 +101,16 @@ def test_a_loss_that_is_no_number_ends_the_run_without_a_checkpoint(nursery: Nur
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(nursery: Nursery, new_run: NewRun) -> None:
-    folder = new_run("train.steps=10", "storage.save_every=5")
+    folder = new_run("train.steps=60", "storage.save_every=5")
     ranks = nursery.start(folder, 2)
-    ranks.until(lambda: bool(events(folder, "saved")))
-    resource.prlimit(ranks.pids[1], resource.RLIMIT_FSIZE, (20_000, 20_000))  # to one rank the disk is full now
+    ranks.until_saved()
+    resource.prlimit(ranks.writers()[1], resource.RLIMIT_FSIZE, (20_000, 20_000))  # to one rank the disk is full now
     assert set(ranks.wait()) == {1}
     assert "cannot write" in ranks.message() and "rank-00001" in ranks.message()
-    assert [entry.step for entry in Catalog(folder.checkpoints).entries()] == [5]
+    newest = Catalog(folder.checkpoints).find().step
+    assert 5 <= newest < 60
     assert nursery.start(folder, 2).wait() == [0, 0]
-    assert [event["step"] for event in events(folder, "resume")] == [5]
+    assert [event["step"] for event in events(folder, "resume")] == [newest]
 
 
 def test_the_death_of_wandbs_process_harms_nothing(nursery: Nursery, new_run: NewRun) -> None:
@@ -118,14 +119,9 @@ def test_the_death_of_wandbs_process_harms_nothing(nursery: Nursery, new_run: Ne
     ranks = nursery.start(folder, 1)
     ranks.until(lambda: 2 in losses(folder))
     assert any(folder.wandb.glob("offline-run-*"))
-    (service,) = [pid for pid in _children(ranks.pids[0]) if b"wandb" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (service,) = [pid for pid in children(ranks.pids[0]) if b"wandb" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(service, signal.SIGKILL)
     ranks.until(lambda: bool(events(folder, "wandb lost")))
     ranks.signal(signal.SIGTERM)
     assert ranks.wait() == [75]
     assert events(folder, "saved")[-1]["step"] == max(losses(folder))
-
-
-def _children(pid: int) -> list[int]:
-    children = (task / "children" for task in Path(f"/proc/{pid}/task").iterdir())
-    return [int(child) for file in children for child in file.read_text(encoding="ascii").split()]

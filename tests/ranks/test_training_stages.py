@@ -41,7 +41,7 @@ def test_killed_in_every_stage_and_resumed_equals_straight_to_the_last_bit(
     nursery: Nursery, new_run: NewRun, straight: RunFolder
 ) -> None:
     """While the batch grows, a few steps behind the change of mixture, and among the long sequences."""
-    broken = new_run(*STAGES, "parallelism=zero2")
+    broken = new_run(*STAGES, "parallelism=zero2", "storage.background=false")
     for step in (8, 22, 47):
         ranks = nursery.start(broken, 2)
         ranks.until(lambda at=step: at in losses(broken))  # type: ignore[misc]

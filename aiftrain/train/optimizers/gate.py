@@ -16,6 +16,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.ask: Question | None = None
+        self.before_change: Callable[[], None] = lambda: None  # of weights or states, by an update or a swap
         self._open: bool | None = None
 
     def next_step(self) -> None:
@@ -27,6 +28,8 @@ class Gate:
         """For the optimizer: whether it may update."""
         if self._open is None:
             self._open = self.ask is None or self.ask()
+            if self._open:
+                self.before_change()
         return self._open
 
     @property

@@ -1,0 +1,204 @@
+"""custody.jsonl beside the checkpoints: what happened to them, in order, each line bound to the one before it.
+
+    {"event":"saved","step":200,"manifest":"<digest>","parent":"<digest>",...,"previous":"<SHA-256 of the line above>"}
+
+A line is only ever added. Saving: first the manifest, then its line; where a crash comes between, the next start adds
+the line (`adopt`). Setting aside: first the line, then the rename; a crash between them has it done again. Removal:
+the line comes last, for on a full disk no line can be written before something is gone.
+
+It shows a manifest put back from an earlier time, a line changed or taken out, and newer checkpoints that vanished.
+Who may write here may also cut off its end together with the newest checkpoints, or write all of it anew: copies in
+other places (archives) and signatures are against that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from aiftrain.checkpoint.digested import first_fault
+from aiftrain.checkpoint.durable import machine_errors
+from aiftrain.checkpoint.manifest import Manifest
+from aiftrain.errors import DamagedError
+from aiftrain.run.base import Strict
+from aiftrain.run.durable import sync_folder
+
+NAME = "custody.jsonl"
+FIRST = "0" * 64  # what the first line has for the digest of the one before
+_TAIL = 1 << 16  # bytes: more than a line takes
+
+What = Literal["saved", "adopted", "fetched", "resumed", "rollback", "removed", "damaged", "void"]
+_MOVE_THE_HEAD = ("saved", "adopted", "resumed", "rollback")
+
+
+class Line(Strict):
+    """One event. `manifest`: the digest of the checkpoint's manifest; `parent`: that of the one it goes on from.
+
+    "adopted": a checkpoint that lay there already; "fetched": one that came from an archive, where another machine may
+    have put it. "resumed" at step 0 is a run that began anew.
+    """
+
+    event: What
+    step: int
+    manifest: str | None = None
+    parent: str | None = None
+    attempt: int | None = None
+    host: str
+    time: float
+    previous: str
+
+    def text(self) -> bytes:
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class Account:
+    """What the lines together say. `digests` has the manifest last saved of each step, `head` the one to go on from."""
+
+    def __init__(self, lines: Iterable[Line] = ()) -> None:
+        self.digests: dict[int, str] = {}
+        self.head: str | None = None
+        self._known: set[str] = set()
+        self._void: set[int] = set()
+        self._there: set[int] = set()
+        for line in lines:
+            self._take(line)
+
+    def fault(self, manifest: Manifest) -> str | None:
+        """Why a checkpoint cannot be what was saved as its step; None where it can."""
+        known, digest = self.digests.get(manifest.step), manifest.digest
+        if digest == known:
+            return f"{NAME} has it as void: the run went back to before it" if manifest.step in self._void else None
+        if not self.digests or (digest not in self._known and manifest.parent == self.head):
+            return None  # from before there was custody; or of a save that was killed before its line was written
+        if known is None:
+            return f"{NAME} knows of no checkpoint of this step"
+        return f"{NAME} has the manifest {known[:16]} for this step, and this one is {digest[:16]}: it was put back"
+
+    def refuses(self, manifest: Manifest) -> str | None:
+        """Why a checkpoint from elsewhere is not to be taken for what was saved here as its step; None where it may."""
+        known = self.digests.get(manifest.step)
+        if known in (None, manifest.digest) or manifest.step in self._void:
+            return None
+        return f"{NAME} has the manifest {known} for step {manifest.step}, and not {manifest.digest}"
+
+    def knows(self, manifest: Manifest) -> bool:
+        return manifest.digest in self._known
+
+    def vanished(self, step: int) -> list[int]:
+        """Steps after `step` whose checkpoints should be there."""
+        return sorted(each for each in self._there if each > step)
+
+    def _take(self, line: Line) -> None:
+        if line.event in ("saved", "adopted", "fetched") and line.manifest:
+            self.digests[line.step] = line.manifest
+            self._known.add(line.manifest)
+            self._there.add(line.step)
+            self._void.discard(line.step)
+        if line.event in ("removed", "damaged", "void"):
+            self._there.discard(line.step)
+        if line.event == "void":
+            self._void.add(line.step)
+        if line.event == "resumed":
+            self._there = {step for step in self._there if step <= line.step}
+        if line.event in _MOVE_THE_HEAD:
+            self.head = line.manifest
+
+
+class Custody:
+    """The custody.jsonl in `folder`. One process at a time may write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / NAME
+        self._head: str | None = None
+
+    @property
+    def head(self) -> str | None:
+        """The digest of the manifest that the next one goes on from; None before the first."""
+        if self._head is None:
+            self._head = self.account().head
+        return self._head
+
+    def lines(self) -> list[Line]:
+        """All lines; none where there is no file. DamagedError where one is not what was written."""
+        return list(self._checked())
+
+    def account(self) -> Account:
+        """DamagedError where a line is not what was written."""
+        return Account(self._checked())
+
+    def add(self, event: What, step: int, manifest: Manifest | None = None, attempt: int | None = None) -> None:
+        """Add a line, synced to the disk. What a crash left of an unfinished one is cut off."""
+        with machine_errors("write", self.file), self.file.open("ab+") as stream:
+            complete, last = _last_line(stream.fileno())
+            stream.truncate(complete)
+            line = Line(
+                event=event,
+                step=step,
+                manifest=manifest and manifest.digest,
+                parent=manifest and manifest.parent,
+                attempt=manifest.attempt if manifest and attempt is None else attempt,
+                host=socket.gethostname(),
+                time=time.time(),
+                previous=_digest(last) if last else FIRST,
+            )
+            stream.write(line.text() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+            if not last:
+                sync_folder(self.file.parent)
+        if event in _MOVE_THE_HEAD:
+            self._head = line.manifest
+
+    def adopt(self, manifests: Iterable[Manifest]) -> None:
+        """Add the lines that are missing of checkpoints, oldest first.
+
+        Of all, where nothing is known yet; else of the one whose save was killed before its line was written.
+        """
+        account = self.account()
+        begins = not account.digests
+        for manifest in manifests:
+            if not account.knows(manifest) and (begins or account.fault(manifest) is None):
+                self.add("adopted" if begins else "saved", manifest.step, manifest)
+
+    def set_aside(self) -> Path:
+        """Rename a file that is damaged, so that a new one begins."""
+        number = 1
+        while (aside := self.file.with_name(f"damaged-{number}-{NAME}")).exists():
+            number += 1
+        with machine_errors("rename", self.file):
+            self.file.rename(aside)
+            sync_folder(self.file.parent)
+        return aside
+
+    def _checked(self) -> Iterator[Line]:
+        with machine_errors("read", self.file):
+            raw = self.file.read_bytes().split(b"\n")[:-1] if self.file.exists() else []  # the last: empty, or cut
+        previous = FIRST
+        for number, text in enumerate(raw, 1):
+            try:
+                line = Line.model_validate_json(text)
+            except ValidationError as error:
+                raise DamagedError(f"{self.file} is damaged in line {number}: {first_fault(error)}") from error
+            if line.previous != previous:
+                raise DamagedError(f"{self.file} is damaged: line {number} does not go on from the one before it")
+            previous = _digest(text)
+            yield line
+
+
+def _last_line(descriptor: int) -> tuple[int, bytes]:
+    """Where the last complete line ends, and its text."""
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, _TAIL, max(0, size - _TAIL))
+    whole, _, rest = tail.rpartition(b"\n")
+    return size - len(rest), whole.rpartition(b"\n")[2]
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()

@@ -17,26 +17,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from aiftrain.checkpoint.digested import parse
 from aiftrain.checkpoint.history import Rollback
 from aiftrain.checkpoint.manifest import MANIFEST, FileRecord, Manifest
+from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.rollbacks import NAME as ROLLBACKS
 from aiftrain.checkpoint.rollbacks import parse_rollbacks, rollbacks_json
 from aiftrain.checkpoint.shards import CheckpointReader
 from aiftrain.checkpoint.sources import Source, StoredSource
 from aiftrain.checkpoint.stores.base import Entry, Store
-from aiftrain.checkpoint.verify import Fault
+from aiftrain.checkpoint.verify import Fault, check_blocks
 from aiftrain.errors import DamagedError, MachineError, UserError
-
-Progress = Callable[[int], None]  # is told bytes as they are handled; what it raises ends the work
-
-
-def unwatched(_: int) -> None:
-    """The Progress of who wants none."""
 
 
 def object_name(record: FileRecord) -> str:
@@ -176,16 +171,4 @@ class Archive:
 
 def check_object(entry: Archived, record: FileRecord, progress: Progress = unwatched) -> Fault | None:
     """What is wrong with a file in an archive: all of it is read."""
-    digest, size = hashlib.sha256(), 0
-    try:
-        for block in entry.blocks(record):
-            digest.update(block)
-            size += len(block)
-            progress(len(block))
-    except DamagedError as error:
-        return Fault(record.name, str(error))
-    if size != record.size:
-        return Fault(record.name, f"{record.size} bytes were written, {size} are there")
-    if digest.hexdigest() != record.sha256:
-        return Fault(record.name, f"SHA-256 {record.sha256} was written, {digest.hexdigest()} is there")
-    return None
+    return check_blocks(entry.blocks(record), record, progress)

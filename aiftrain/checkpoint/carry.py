@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
-from aiftrain.checkpoint.archive import Archive, Archived, Progress, check_object, unwatched
+from aiftrain.checkpoint.archive import Archive, Archived, check_object
 from aiftrain.checkpoint.catalog import Checkpoint
 from aiftrain.checkpoint.durable import reading
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
+from aiftrain.checkpoint.progress import Progress, reading_back, unwatched
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.errors import DamagedError, MachineError
 
@@ -34,7 +34,7 @@ def carry(checkpoint: Checkpoint, archive: Archive, progress: Progress = unwatch
     found = [record for record in manifest.files if there.get(entry.object(record)) == record.size]
     missing = [record for record in manifest.files if record not in found]
     archive.store.check_room(sum(record.size for record in missing), len(missing) + 1)
-    look = partial(_look, progress)
+    look = reading_back(progress)
     bad = [record for record in found if check_object(entry, record, look)]  # it decayed since it was written
     progress(sum(record.size for record in found if record not in bad))
     for record in (*missing, *bad):
@@ -45,14 +45,9 @@ def carry(checkpoint: Checkpoint, archive: Archive, progress: Progress = unwatch
 
 def _send(file: Path, record: FileRecord, entry: Archived, progress: Progress) -> None:
     entry.store.write(entry.object(record), checked_blocks(file, record, progress), record.size)
-    fault = check_object(entry, record, partial(_look, progress))
+    fault = check_object(entry, record, reading_back(progress))
     if fault is not None:
         raise MachineError(f"{entry.address} does not keep what it is given: {fault}")
-
-
-def _look(progress: Progress, _: int) -> None:
-    """Reading back is no progress, but may be stopped like it."""
-    progress(0)
 
 
 def checked_blocks(file: Path, record: FileRecord, progress: Progress = unwatched) -> Iterator[bytes]:

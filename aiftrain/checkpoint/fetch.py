@@ -13,10 +13,11 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from aiftrain.checkpoint.archive import Archived, Progress, unwatched
+from aiftrain.checkpoint.archive import Archived
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.durable import machine_errors, remove_tree
 from aiftrain.checkpoint.manifest import MANIFEST, FileRecord
+from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.verify import check_files
 from aiftrain.errors import DamagedError
 from aiftrain.run.durable import replace_text, sync_folder

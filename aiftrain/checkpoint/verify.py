@@ -11,7 +11,8 @@ from pathlib import Path
 
 from aiftrain.checkpoint.durable import reading
 from aiftrain.checkpoint.manifest import FileRecord
-from aiftrain.errors import MachineError
+from aiftrain.checkpoint.progress import Progress, unwatched
+from aiftrain.errors import DamagedError, MachineError
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,23 @@ def check_sizes(folder: Path, records: Iterable[FileRecord]) -> list[Fault]:
     """The quick half of `check_files`: is every file there, with its size."""
     faults = [_check_size(folder, record) for record in records]
     return [fault for fault in faults if fault is not None]
+
+
+def check_blocks(blocks: Iterable[bytes], record: FileRecord, progress: Progress = unwatched) -> Fault | None:
+    """What is wrong with a file that comes in blocks, from wherever: all of them are taken."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        for block in blocks:
+            digest.update(block)
+            size += len(block)
+            progress(len(block))
+    except DamagedError as error:
+        return Fault(record.name, str(error))
+    if size != record.size:
+        return Fault(record.name, f"{record.size} bytes were written, {size} are there")
+    if digest.hexdigest() != record.sha256:
+        return Fault(record.name, f"SHA-256 {record.sha256} was written, {digest.hexdigest()} is there")
+    return None
 
 
 def _check_size(folder: Path, record: FileRecord) -> Fault | None:

@@ -17,7 +17,7 @@ _GENERATORS = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 class SealSpec(Strict):
     """`where`: what is sealed; archives: what leaves home. `recipients`: age public keys, each of which opens all."""
 
-    where: Literal["none", "archives", "everywhere"] = "none"
+    where: Literal["none", "archives"] = "none"
     recipients: tuple[str, ...] = ()
 
     @field_validator("recipients", mode="before")

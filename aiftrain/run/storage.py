@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from aiftrain.run.base import Provenance, Strict
+from aiftrain.run.seal import SealSpec
 
 _S3_ADDRESS = re.compile(
     r"s3://(?P<service>[a-z0-9][a-z0-9-]*)(\.(?P<region>[a-z0-9-]+))?"
@@ -167,6 +168,7 @@ class StorageSpec(Strict):
     background: bool = True  # written beside the training, from a copy of the state in the nodes' memory
     archives: tuple[ArchiveSpec, ...] = ()  # where complete checkpoints are carried to
     ship: Literal["during", "later"] = "during"  # while the run goes on, or by a person: python -m aiftrain ship
+    seal: SealSpec = SealSpec()  # what leaves home is enciphered for
     bucket: str | None = None  # BUCKET[/PREFIX] of `service`: an archive there, before the others
     service: ServiceSpec | None = None  # what the choice of storage is; gone from a resolved spec, archives hold it
 

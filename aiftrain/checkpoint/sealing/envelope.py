@@ -37,19 +37,25 @@ class SealedFile(Strict):
 
 
 class Envelope(Digested):
-    """One sealed checkpoint. `context` is its place in an archive, LINEAGE/step-00000100, which the seals bind."""
+    """One sealed checkpoint. `context` is its place in an archive, LINEAGE/step-00000100, which the seals bind.
+
+    `manifest` is the manifest's digest: who has that manifest can tell, without a key, that this is its checkpoint.
+    """
 
     format: int = 1
     context: str
     step: int = Field(ge=0)
+    manifest: str = Field(pattern=r"^[0-9a-f]{64}$")
     recipients: list[str]
     files: list[SealedFile]
 
     @model_validator(mode="after")
-    def _has_one_of_each(self) -> Envelope:
+    def _is_consistent(self) -> Envelope:
         names = [file.name for file in self.files]
         if len(set(names)) < len(names):
             raise ValueError("two files have the same name")
+        if not self.context.endswith(f"/step-{self.step:08d}"):
+            raise ValueError(f"{self.context} is no place of step {self.step}")
         return self
 
     def file(self, name: str) -> SealedFile:

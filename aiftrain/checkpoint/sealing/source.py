@@ -43,6 +43,10 @@ class SealedSource:
             place = max(0, start - offset)
             target[place : place + len(piece)] = piece
 
+    def blocks(self) -> Iterator[bytes]:
+        """All of the content, from the beginning."""
+        return (content for _, content in self._opened(0, self._seal.segments - 1))
+
     def close(self) -> None:
         self._source.close()
 

@@ -32,7 +32,7 @@ def seal_into(folder: Path, files: dict[str, bytes], recipients: list[str]) -> E
         (folder / stored).write_bytes(sealed)
         digest = hashlib.sha256(sealed).hexdigest()
         sealed_files.append(SealedFile(name=name, stored=stored, size=len(sealed), sha256=digest, seal=seal))
-    envelope = Envelope(context=CONTEXT, step=100, recipients=recipients, files=sealed_files)
+    envelope = Envelope(context=CONTEXT, step=100, manifest="0" * 64, recipients=recipients, files=sealed_files)
     (folder / ENVELOPE).write_text(envelope.to_json())
     return envelope
 

@@ -1,0 +1,16 @@
+"""How work on many bytes is watched, and stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[int], None]  # is told bytes as they are handled; what it raises ends the work
+
+
+def unwatched(_: int) -> None:
+    """The Progress of who wants none."""
+
+
+def reading_back(progress: Progress) -> Progress:
+    """For what is read again after it was written: that is no progress, but may be stopped like it."""
+    return lambda _: progress(0)

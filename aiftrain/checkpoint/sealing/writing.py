@@ -1,0 +1,112 @@
+"""Sealing a whole checkpoint into a store; who was interrupted goes on with the files that were done.
+
+The data key of a file stands nowhere but in its seal. So the seals that are done are noted beside the objects now and
+then, in sealing.json: an envelope that is not complete yet, which holds nothing that sealed.json would not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from aiftrain.checkpoint.manifest import MANIFEST, FileRecord, Manifest
+from aiftrain.checkpoint.progress import Progress, reading_back, unwatched
+from aiftrain.checkpoint.sealing.envelope import ENVELOPE, Envelope, SealedFile
+from aiftrain.checkpoint.sealing.stored import SealedCheckpoint, read_envelope, seal_file, stored_fault
+from aiftrain.checkpoint.stores.base import Octets, Store
+from aiftrain.errors import DamagedError, MachineError
+
+UNFINISHED = "sealing.json"
+_NOTE_EVERY = 60.0  # seconds: what a crash costs, at most, besides the file that is under way
+
+BlocksOf = Callable[[FileRecord], Iterable[Octets]]
+
+
+def seal_checkpoint(
+    store: Store,
+    place: str,
+    manifest: Manifest,
+    blocks_of: BlocksOf,
+    recipients: Sequence[str],
+    progress: Progress = unwatched,
+) -> SealedCheckpoint:
+    """Make the checkpoint that `manifest` describes one at `place`, sealed. On return all of it was read back there.
+
+    `blocks_of` gives the content of a file, tells `progress` of it, and raises before its last block where it is not
+    what its record says. AlreadyThereError where the place has a sealed checkpoint; MachineError where the store fails.
+    """
+    writer = _Writer(store, place, manifest, recipients)
+    writer.resume(progress)
+    for record in manifest.files:
+        if record.name not in writer.done:
+            writer.add(record.name, blocks_of(record), record.size, progress)
+    content = manifest.to_json().encode()
+    if MANIFEST not in writer.done:
+        writer.add(MANIFEST, [content], len(content), progress)
+    return writer.commit()
+
+
+class _Writer:
+    """The files at a place that are sealed so far."""
+
+    def __init__(self, store: Store, place: str, manifest: Manifest, recipients: Sequence[str]) -> None:
+        self.store = store
+        self.place = place
+        self.manifest = manifest
+        self.recipients = list(recipients)
+        self.done: dict[str, SealedFile] = {}
+        self._noted = time.monotonic()
+
+    def resume(self, progress: Progress) -> None:
+        """Count on what another one has noted, where it is whole and sealed for the same recipients."""
+        noted = self._unfinished()
+        if noted is None or (noted.manifest, noted.recipients) != (self.manifest.digest, self.recipients):
+            return
+        for file in noted.files:
+            if stored_fault(self.store, self.place, file, reading_back(progress)) is None:
+                self.done[file.name] = file
+                progress(file.seal.size)
+
+    def add(self, name: str, blocks: Iterable[Octets], size: int, progress: Progress) -> None:
+        self.done[name] = seal_file(
+            self.store, self.place, blocks, name=name, size=size, recipients=self.recipients, progress=progress
+        )
+        if time.monotonic() >= self._noted + _NOTE_EVERY:
+            self._write(UNFINISHED)
+            self._noted = time.monotonic()
+
+    def commit(self) -> SealedCheckpoint:
+        sealed = SealedCheckpoint(self.store, self._write(ENVELOPE, new=True))
+        found = read_envelope(self.store, self.place, ENVELOPE)
+        if found != sealed.envelope:
+            raise MachineError(f"{sealed.address}/{ENVELOPE} is not what was sent there")
+        self.store.remove(f"{self.place}/{UNFINISHED}")
+        self._remove_strays(sealed.envelope)
+        return sealed
+
+    def _unfinished(self) -> Envelope | None:
+        try:
+            return read_envelope(self.store, self.place, UNFINISHED)
+        except DamagedError:
+            return None  # then all is sealed anew
+
+    def _write(self, name: str, *, new: bool = False) -> Envelope:
+        envelope = Envelope(
+            context=self.place,
+            step=self.manifest.step,
+            manifest=self.manifest.digest,
+            recipients=self.recipients,
+            files=list(self.done.values()),
+        )
+        content = envelope.to_json().encode()
+        self.store.write(f"{self.place}/{name}", [content], len(content), new=new)
+        return envelope
+
+    def _remove_strays(self, envelope: Envelope) -> None:
+        """What interrupted writers left, whose keys are lost. Not where a commit was set aside: it has its objects."""
+        there = {entry.name.rpartition("/")[2] for entry in self.store.entries(f"{self.place}/")}
+        if any(name.endswith(f".{ENVELOPE}") for name in there):
+            return
+        for name in there - {file.stored for file in envelope.files}:
+            if name.endswith(".sealed"):
+                self.store.remove(f"{self.place}/{name}")

@@ -8,6 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from aiftrain.run.seal import SealSpec, check_recipient
+from aiftrain.run.spec import RunSpec
+from tests.conftest import small_spec
 
 KEY = "age1s9jzt4en27zf446958sg3473d0tcvns95pva7l7rwy0kwwzt9v3q5nslek"
 
@@ -47,3 +49,12 @@ def test_a_secret_key_is_refused_and_not_repeated() -> None:
         told = message({"recipients": given})
         assert "this is a secret key" in told
         assert "QQQQ" not in told.upper()
+
+
+def test_it_is_a_part_of_storage_and_decides_no_number() -> None:
+    plain = small_spec()
+    assert plain.storage.seal == SealSpec()
+    storage = plain.storage.model_copy(update={"seal": SealSpec(where="archives", recipients=(KEY,))})
+    sealed = plain.model_copy(update={"storage": storage})
+    assert (sealed.digest, sealed.lineage) == (plain.digest, plain.lineage)
+    assert RunSpec.model_validate_json(sealed.model_dump_json()) == sealed

@@ -1,4 +1,4 @@
-"""`factories`, `hardware` and `recipes`: what is shipped, and with `show NAME` where each figure comes from."""
+"""`factories`, `hardware`, `storage`, `recipes`: what is shipped, and with `show NAME` where each figure comes from."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ from aiftrain.errors import EXIT_OK, UserError
 from aiftrain.plan.groups import Groups, folder_of
 from aiftrain.run.base import Strict
 from aiftrain.run.machine import Factory, Hardware
+from aiftrain.run.storage import ServiceSpec
 
-_GROUPS = {"factories": "factory", "hardware": "hardware", "recipes": "recipe"}
-_MODELS: dict[str, type[Strict]] = {"factory": Factory, "hardware": Hardware}
+_GROUPS = {"factories": "factory", "hardware": "hardware", "storage": "storage", "recipes": "recipe"}
+_MODELS: dict[str, type[Strict]] = {"factory": Factory, "hardware": Hardware, "storage": ServiceSpec}
 _COLUMNS = {
     "factory": ("name", "status", "hardware", "nodes_total", "title"),
     "hardware": ("name", "kind", "devices_per_node", "device_memory_gib", "peak_bf16_tflops", "title"),
+    "storage": ("name", "location", "operator_seat", "owner_seat", "title"),
 }
 _HEADINGS = {
     "nodes_total": "nodes",
     "devices_per_node": "devices",
     "device_memory_gib": "GiB each",
     "peak_bf16_tflops": "TFLOP/s each",
+    "location": "data in",
+    "operator_seat": "operator in",
+    "owner_seat": "owner in",
     "title": "what it is",
 }
 _NUMBERS = {"nodes_total", "devices_per_node", "device_memory_gib", "peak_bf16_tflops"}
@@ -54,7 +59,7 @@ def _own_folders(overrides: list[str]) -> Iterator[Any]:
 
 
 def _list(group: str, groups: Groups, *, as_json: bool) -> None:
-    entries = {name: groups.read(group, name) for name in groups.choices(group)}
+    entries = {name: _read(group, name, groups) for name in groups.choices(group)}
     if as_json:
         output.print_json(entries)
         return
@@ -74,7 +79,7 @@ def _list(group: str, groups: Groups, *, as_json: bool) -> None:
 
 
 def _show(group: str, name: str, groups: Groups, *, as_json: bool) -> None:
-    entry = groups.read(group, name)
+    entry = _read(group, name, groups)
     if as_json:
         output.print_json(entry)
         return
@@ -85,6 +90,14 @@ def _show(group: str, name: str, groups: Groups, *, as_json: bool) -> None:
         profile.show(entry, groups.opening(group, name), _MODELS[group], console)
     else:
         output.show(output.facts((key, profile.word(value)) for key, value in profile.flat(entry)), console)
+
+
+def _read(group: str, name: str, groups: Groups) -> dict[str, Any]:
+    """A file's content; of a storage service what is known of it, without how a run would use it."""
+    entry = groups.read(group, name)
+    if group == "storage" and entry.get("service"):
+        return dict(entry["service"])
+    return entry | {"title": groups.summary(group, name)} if group == "storage" else entry
 
 
 def _cell(entry: dict[str, Any], column: str) -> str:

@@ -14,8 +14,13 @@ PLANS = [
     ["plan", "recipe=eu-llm-7b", "factory=lumi"],
     ["plan", "-m", "recipe=eu-llm-7b", "factory=lumi", "parallelism=zero1,zero2,zero3"],
 ]
-TABLES = [[*words] for verb in ("factories", "hardware", "recipes") for words in ([verb],)]
-SHOWN = [["factories", "show", "lumi"], ["hardware", "show", "gb200-nvl4"], ["recipes", "show", "smoke"]]
+TABLES = [[*words] for verb in ("factories", "hardware", "storage", "recipes") for words in ([verb],)]
+SHOWN = [
+    ["factories", "show", "lumi"],
+    ["storage", "show", "exoscale"],
+    ["hardware", "show", "gb200-nvl4"],
+    ["recipes", "show", "smoke"],
+]
 
 
 @pytest.fixture(autouse=True)

@@ -62,6 +62,7 @@ bluestore block size = {gib << 30}
 bluestore block create = true
 bluestore fsck on mount = false
 osd memory target = 1073741824
+osd client watch timeout = 3
 osd class dir = {classes}
 osd class load list = *
 osd class default list = *

@@ -64,6 +64,7 @@ class Line:
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        source.close()  # resets it, so that who is still sending hears of it
 
     def _turn(self, size: int) -> float:
         """Seconds until the line is free for a piece."""

@@ -142,8 +142,9 @@ def test_a_used_up_quota_is_told_as_such(rig: CephRig, archive: ArchiveSpec) -> 
         rig.set_quota(rig.users[0], mib=None)
 
 
+@pytest.mark.slow
 def test_a_killed_gateway_is_waited_for(rig: CephRig, archive: ArchiveSpec) -> None:
-    """In the middle of an upload and of a download, at 12 MB/s; two seconds later it is there again.
+    """In the middle of an upload and of a download, at 12 MB/s; a second later it is there again.
 
     It is started by the thread that lives on: the system ends daemons together with the thread that started them.
     """
@@ -155,7 +156,7 @@ def test_a_killed_gateway_is_waited_for(rig: CephRig, archive: ArchiveSpec) -> N
             result = pool.submit(work)
             _await(lambda: line.carried > 4 * MIB)
             rig.kill_gateway()
-            time.sleep(2.0)
+            time.sleep(1.0)
             assert not result.done()
             rig.start_gateway()
             assert result.result() in (None, content)
@@ -181,6 +182,7 @@ def test_a_gateway_that_stays_away_is_given_up(rig: CephRig, archive: ArchiveSpe
         rig.start_gateway()
 
 
+@pytest.mark.slow
 def test_cut_connections_cost_nothing_but_time(rig: CephRig, archive: ArchiveSpec) -> None:
     content = noise(16 * MIB)
     with line_to(rig.ports.gateway, 16e6) as line:
@@ -188,8 +190,8 @@ def test_cut_connections_cost_nothing_but_time(rig: CephRig, archive: ArchiveSpe
         cuts = [threading.Timer(0.3 * number, line.cut) for number in range(1, 9)]
         for cut in cuts:
             cut.start()
-        put(store, "object", content, new=True)
-        assert b"".join(store.blocks("object")) == content
+        put(store, "cut-off", content, new=True)
+        assert b"".join(store.blocks("cut-off")) == content
         for cut in cuts:
             cut.join()
 
@@ -226,12 +228,12 @@ def test_frozen_disks_are_given_up_in_time(rig: CephRig, archive: ArchiveSpec) -
 
 
 def test_a_slow_line_is_slow_and_no_failure(rig: CephRig, archive: ArchiveSpec) -> None:
-    """2 MB/s for 12 MB, three parts at a time: no wait for the other side is long, but for what buffers hold."""
-    with line_to(rig.ports.gateway, 2e6) as line:
+    """4 MB/s for 12 MB, three parts at a time: no wait for the other side is long, but for what buffers hold."""
+    with line_to(rig.ports.gateway, 4e6) as line:
         store = open_store(rig, at(archive, f"https://localhost:{line.port}"), wait=15.0, patience=0.0)
         begin = time.monotonic()
         put(store, "object", noise(12 * MIB))
-        assert time.monotonic() - begin > 5.5
+        assert time.monotonic() - begin > 2.7
         assert 12 * MIB < line.carried < 12.5 * MIB, "nothing was sent twice"
 
 

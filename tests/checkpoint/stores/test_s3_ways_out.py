@@ -28,13 +28,13 @@ class StrictGate:
     def __init__(self, *allowed: str) -> None:
         self.allowed, self.asked = set(allowed), list[str]()
 
-    def endpoint(self, host: str) -> None:
+    def endpoint(self, host: str, port: int) -> None:
         self._check(f"endpoint {host}")
 
-    def address(self, host: str, address: str) -> None:
+    def address(self, host: str, address: str, port: int) -> None:
         self._check(f"address {host} {address}")
 
-    def redirect(self, host: str, target: str) -> None:
+    def redirect(self, host: str, target: str, port: int) -> None:
         self._check(f"redirect {host} {target}")
 
     def _check(self, question: str) -> None:

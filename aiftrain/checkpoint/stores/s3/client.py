@@ -22,7 +22,7 @@ from botocore.session import Session
 from aiftrain.checkpoint.stores.credentials import Credentials
 from aiftrain.checkpoint.stores.gate import Gate
 from aiftrain.checkpoint.stores.s3.faults import RefusalError, explain_refusal, explain_silence, passes
-from aiftrain.checkpoint.stores.s3.transport import RedirectedError, Transport
+from aiftrain.checkpoint.stores.s3.transport import HTTPS, RedirectedError, Transport
 from aiftrain.errors import UserError
 from aiftrain.run.storage import ServiceSpec
 
@@ -120,7 +120,7 @@ class Client:
         if parts.scheme != "https" or again:
             raise UserError(f"cannot {what}: {self.host} sends requests on to {parts.scheme}://{target}, in vain")
         if target != self.host:  # another thread may have gone there already
-            self.gate.redirect(self.host, target)
+            self.gate.redirect(self.host, target, parts.port or HTTPS)
             self.close()
             self._connect(f"https://{parts.netloc.rpartition('@')[2]}")
 

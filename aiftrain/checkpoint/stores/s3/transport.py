@@ -19,6 +19,7 @@ from urllib3.util.connection import create_connection
 from aiftrain.checkpoint.stores.gate import Gate
 from aiftrain.errors import UserError
 
+HTTPS = 443
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -33,9 +34,13 @@ class RedirectedError(Exception):
 class _Connection(AWSHTTPSConnection):  # type: ignore[misc]  # botocore has no types; its class knows 100-continue
     """Asks the gate about every address of the host before it connects to one of them."""
 
-    def __init__(self, *arguments: Any, gate: Gate, **options: Any) -> None:
+    def __init__(self, *arguments: Any, gate: Gate, wait: float, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._gate = gate
+        self._gate, self._wait = gate, wait
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(self._wait)  # of sending, too: urllib3 would have it be as short as that of connecting
 
     def _new_conn(self) -> socket.socket:
         try:
@@ -45,7 +50,7 @@ class _Connection(AWSHTTPSConnection):  # type: ignore[misc]  # botocore has no 
             raise NameResolutionError(self.host, self, reason) from error
         addresses = list(dict.fromkeys(str(target[0]) for *_, target in found))
         for address in addresses:
-            self._gate.address(self.host, address)
+            self._gate.address(self.host, address, self.port)
         return self._first_of(addresses)
 
     def _first_of(self, addresses: list[str]) -> socket.socket:
@@ -71,16 +76,17 @@ class Transport:
         self, endpoint: str, gate: Gate, ca_file: str | None, *, connections: int, connect: float, read: float
     ) -> None:
         parts = urlsplit(endpoint)
-        self.host = parts.hostname or ""
-        gate.endpoint(self.host)
+        self.host, port = parts.hostname or "", parts.port or HTTPS
+        gate.endpoint(self.host, port)
         self._pool = _Pool(
             self.host,
-            parts.port or 443,
+            port,
             ssl_context=_trusting(ca_file),
             timeout=Timeout(connect=connect, read=read),
             maxsize=connections,
             retries=False,
             gate=gate,
+            wait=read,
         )
 
     def send(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:

@@ -97,6 +97,12 @@ def describe(event: Event) -> str | None:
             return f"resumed at step {step}"
         case "saved":
             return f"saved step {step} ({event.get('bytes', 0) / 1e6:,.0f} MB in {event.get('seconds', 0):.1f} s)"
+        case "save waited":
+            return f"the save of step {step} waited {event.get('seconds', 0):.1f} s for the one before it"
+        case "saved uncopied" | "custody damaged" | "vanished":
+            return str(event.get("message", name))
+        case "writer restarted":
+            return f"a process that wrote step {step} was killed, and started again"
         case "damaged":
             return f"checkpoint of step {step} is damaged and was passed over: {event.get('message', '')}"
         case "warning":

@@ -160,7 +160,7 @@ class Saver:
             return
         started = time.monotonic()
         self.finish()
-        self._tracker.event("save_waited", step=step, seconds=round(time.monotonic() - started, 3))
+        self._tracker.event("save waited", step=step, seconds=round(time.monotonic() - started, 3))
 
     def _wait_for(self, capture: Capture) -> None:
         """Before the weights or the optimizer's states change."""

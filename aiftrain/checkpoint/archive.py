@@ -9,6 +9,7 @@
                                                    commit
         damaged.0123456789abcdef.manifest.json     a commit that was set aside (or void., see catalog.py), named after
                                                    its content too
+      step-00000200/                               sealed, with sealed.json as the commit (sealing/stored.py)
 
 carry.py brings checkpoints here, fetch.py takes them home again.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,12 +27,18 @@ from aiftrain.checkpoint.history import Rollback
 from aiftrain.checkpoint.manifest import MANIFEST, FileRecord, Manifest
 from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.rollbacks import NAME as ROLLBACKS
-from aiftrain.checkpoint.rollbacks import parse_rollbacks, rollbacks_json
+from aiftrain.checkpoint.rollbacks import known_rollbacks, parse_rollbacks, rollbacks_json
+from aiftrain.checkpoint.sealing.envelope import ENVELOPE
+from aiftrain.checkpoint.sealing.keys import Identities
+from aiftrain.checkpoint.sealing.opened import OpenedCheckpoint, open_checkpoint
+from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.shards import CheckpointReader
 from aiftrain.checkpoint.sources import Source, StoredSource
 from aiftrain.checkpoint.stores.base import Entry, Store
 from aiftrain.checkpoint.verify import Fault, check_blocks
 from aiftrain.errors import DamagedError, MachineError, UserError
+
+_COMMITS = (MANIFEST, ENVELOPE)
 
 
 def object_name(record: FileRecord) -> str:
@@ -56,6 +63,21 @@ class Archived:
     def address(self) -> str:
         return f"{self.store.address}/{self.place}"
 
+    @property
+    def digest(self) -> str:
+        """The manifest's."""
+        return self.manifest.digest
+
+    @property
+    def rollbacks(self) -> int:
+        """How often the run had gone back when it was made."""
+        return known_rollbacks(self.manifest)
+
+    def verify(self, progress: Progress = unwatched) -> list[Fault]:
+        """Read all objects, and compare with the manifest."""
+        faults = (check_object(self, record, progress) for record in self.manifest.files)
+        return [fault for fault in faults if fault is not None]
+
     def object(self, record: FileRecord) -> str:
         """The object that holds a file."""
         return f"{self.place}/{object_name(record)}"
@@ -75,12 +97,17 @@ class Archived:
         return StoredSource(self.store, entry)
 
 
-class Archive:
-    """The checkpoints of the run `lineage` in `store`."""
+Stored = Archived | SealedCheckpoint
+Contents = Archived | OpenedCheckpoint  # whose files can be read
 
-    def __init__(self, store: Store, lineage: str) -> None:
+
+class Archive:
+    """The checkpoints of the run `lineage` in `store`. What comes there is sealed for `recipients`, if any."""
+
+    def __init__(self, store: Store, lineage: str, recipients: Sequence[str] = ()) -> None:
         self.store = store
         self.lineage = lineage
+        self.recipients = tuple(recipients)
 
     @property
     def address(self) -> str:
@@ -92,25 +119,26 @@ class Archive:
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, in ascending order."""
-        commit = re.compile(rf"{re.escape(self.lineage)}/step-(\d{{8,}})/{re.escape(MANIFEST)}")
+        commits = "|".join(map(re.escape, _COMMITS))
+        commit = re.compile(rf"{re.escape(self.lineage)}/step-(\d{{8,}})/({commits})")
         found = (commit.fullmatch(entry.name) for entry in self.store.entries(f"{self.lineage}/step-"))
-        return sorted(int(each[1]) for each in found if each)
+        return sorted({int(each[1]) for each in found if each})
 
     def objects(self, step: int) -> list[Entry]:
         """All that lies in the place of a checkpoint, complete or not."""
         return list(self.store.entries(f"{self.place(step)}/"))
 
-    def read(self, step: int) -> Archived | None:
-        """The checkpoint of `step`, None where it is not complete, DamagedError where its manifest is."""
-        name = self._commit(step)
+    def read(self, step: int) -> Stored | None:
+        """The checkpoint of `step`, None where it is not complete, DamagedError where its commit is."""
+        name = self._plain_commit(step)
         if self.store.entry(name) is None:
-            return None
+            return SealedCheckpoint.read(self.store, self.place(step))
         manifest = parse(self._content(name), f"{self.store.address}/{name}", Manifest)
         if manifest.step != step:
             raise DamagedError(f"{self.store.address}/{name} is of step {manifest.step}")
         return Archived(self.store, self.place(step), manifest)
 
-    def find(self, step: int) -> Archived:
+    def find(self, step: int) -> Stored:
         """The checkpoint of `step`; UserError, naming the steps there are, where there is none."""
         entry = self.read(step)
         if entry is None:
@@ -123,31 +151,33 @@ class Archive:
 
         AlreadyThereError where another one was committed there before, be it at the same moment.
         """
-        name, content = self._commit(manifest.step), manifest.to_json().encode()
+        name, content = self._plain_commit(manifest.step), manifest.to_json().encode()
         self.store.write(name, [content], len(content), new=True)
         if self._content(name) != content:
             raise MachineError(f"{self.store.address}/{name} is not what was sent there")
         return Archived(self.store, self.place(manifest.step), manifest)
 
     def verify(self, step: int, progress: Progress = unwatched) -> list[Fault]:
-        """Read the checkpoint of `step` in full, and compare with its manifest."""
+        """Read the objects of the checkpoint of `step` in full, and compare with its commit."""
         try:
-            entry = self.find(step)
+            return self.find(step).verify(progress)
         except DamagedError as error:
-            return [Fault(MANIFEST, str(error))]
-        faults = (check_object(entry, record, progress) for record in entry.manifest.files)
-        return [fault for fault in faults if fault is not None]
+            return [Fault(self._commit(step) or self.place(step), str(error))]
 
     def set_aside(self, step: int, why: Literal["damaged", "void"] = "damaged") -> None:
         """Have the checkpoint of `step` no longer count. Nothing of it is lost: its commit has another name."""
-        content = self._content(self._commit(step))
-        digest = hashlib.sha256(content).hexdigest()[:16]
-        self.store.write(f"{self.place(step)}/{why}.{digest}.{MANIFEST}", [content], len(content))
-        self.store.remove(self._commit(step))
+        commit = self._commit(step)
+        if commit is None:
+            return
+        content = self._content(f"{self.place(step)}/{commit}")
+        aside = f"{why}.{hashlib.sha256(content).hexdigest()[:16]}.{commit}"
+        self.store.write(f"{self.place(step)}/{aside}", [content], len(content))
+        self.store.remove(f"{self.place(step)}/{commit}")
 
     def remove(self, step: int) -> None:
         """Remove a checkpoint, complete or not, with all that lies in its place. The commit goes first."""
-        self.store.remove(self._commit(step))
+        for commit in _COMMITS:
+            self.store.remove(f"{self.place(step)}/{commit}")
         for entry in self.objects(step):
             self.store.remove(entry.name)
 
@@ -162,8 +192,13 @@ class Archive:
         content = rollbacks_json(rollbacks).encode()
         self.store.write(f"{self.lineage}/{ROLLBACKS}", [content], len(content))
 
-    def _commit(self, step: int) -> str:
+    def _plain_commit(self, step: int) -> str:
         return f"{self.place(step)}/{MANIFEST}"
+
+    def _commit(self, step: int) -> str | None:
+        """The one of a checkpoint that is complete."""
+        found = (commit for commit in _COMMITS if self.store.entry(f"{self.place(step)}/{commit}") is not None)
+        return next(found, None)
 
     def _content(self, name: str) -> bytes:
         return b"".join(self.store.blocks(name))
@@ -172,3 +207,17 @@ class Archive:
 def check_object(entry: Archived, record: FileRecord, progress: Progress = unwatched) -> Fault | None:
     """What is wrong with a file in an archive: all of it is read."""
     return check_blocks(entry.blocks(record), record, progress)
+
+
+def open_contents(entry: Stored, manifest: Manifest | None = None) -> Contents:
+    """What is in a checkpoint. `manifest`: as another rank has read it already.
+
+    UserError where it is sealed, and AIFTRAIN_IDENTITY_FILE names no identity that opens it.
+    """
+    if isinstance(entry, Archived):
+        return entry
+    try:
+        identities = Identities.given(None)
+    except UserError as error:
+        raise UserError(f"{entry.address} is for {', '.join(entry.envelope.recipients)}; {error}") from None
+    return OpenedCheckpoint(entry, identities, manifest) if manifest else open_checkpoint(entry, identities)

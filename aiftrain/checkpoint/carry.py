@@ -16,6 +16,8 @@ from aiftrain.checkpoint.catalog import Checkpoint
 from aiftrain.checkpoint.durable import reading
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
 from aiftrain.checkpoint.progress import Progress, reading_back, unwatched
+from aiftrain.checkpoint.sealing.writing import seal_checkpoint
+from aiftrain.checkpoint.several import several
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.errors import DamagedError, MachineError
 
@@ -23,31 +25,63 @@ _BLOCK = 8 << 20
 
 
 def carry(checkpoint: Checkpoint, archive: Archive, progress: Progress = unwatched) -> int:
-    """Make `checkpoint` one of `archive`; bytes sent. On return all of it was read back there, and it is complete.
+    """Make `checkpoint` one of `archive`; bytes sent. On return it is complete there, and was compared.
 
     DamagedError where it is damaged at home; AlreadyThereError where the archive has another checkpoint of that step;
     MachineError where the archive fails.
     """
+    send = _send_sealed if archive.recipients else _send_plain
+    try:
+        if archive.read(checkpoint.step) is None:
+            sent = send(checkpoint, archive, progress)
+            archive.store.clear_unfinished(f"{archive.place(checkpoint.step)}/")
+            return sent
+    except AlreadyThereError:
+        pass  # another process has come first
+    other = archive.read(checkpoint.step)
+    if other is None or other.digest != checkpoint.manifest.digest:
+        raise AlreadyThereError(conflict(archive, checkpoint.manifest))
+    return 0
+
+
+def _send_plain(checkpoint: Checkpoint, archive: Archive, progress: Progress) -> int:
     manifest = checkpoint.manifest
     entry = Archived(archive.store, archive.place(checkpoint.step), manifest)
     there = {each.name: each.size for each in archive.objects(checkpoint.step)}
-    found = [record for record in manifest.files if there.get(entry.object(record)) == record.size]
-    missing = [record for record in manifest.files if record not in found]
-    archive.store.check_room(sum(record.size for record in missing), len(missing) + 1)
     look = reading_back(progress)
-    bad = [record for record in found if check_object(entry, record, look)]  # it decayed since it was written
-    progress(sum(record.size for record in found if record not in bad))
-    for record in (*missing, *bad):
-        _send(checkpoint.folder / record.name, record, entry, progress)
-    _commit(archive, manifest)
-    return sum(record.size for record in (*missing, *bad))
+
+    def is_there(record: FileRecord) -> bool:
+        """And has not decayed since it was written."""
+        return there.get(entry.object(record)) == record.size and check_object(entry, record, look) is None
+
+    present = several(is_there, manifest.files)
+    owed = [record for record, is_present in zip(manifest.files, present, strict=True) if not is_present]
+    size = sum(record.size for record in owed)
+    archive.store.check_room(size, len(owed) + 1)
+    progress(manifest.size - size)
+    several(lambda record: _send(checkpoint.folder / record.name, record, entry, progress), owed)
+    archive.commit(manifest)
+    return size
 
 
 def _send(file: Path, record: FileRecord, entry: Archived, progress: Progress) -> None:
     entry.store.write(entry.object(record), checked_blocks(file, record, progress), record.size)
-    fault = check_object(entry, record, reading_back(progress))
+    fault = None if entry.store.confirms else check_object(entry, record, reading_back(progress))
     if fault is not None:
         raise MachineError(f"{entry.address} does not keep what it is given: {fault}")
+
+
+def _send_sealed(checkpoint: Checkpoint, archive: Archive, progress: Progress) -> int:
+    sent: list[int] = []
+
+    def blocks_of(record: FileRecord) -> Iterator[bytes]:
+        sent.append(record.size)
+        return checked_blocks(checkpoint.folder / record.name, record, progress)
+
+    manifest, place = checkpoint.manifest, archive.place(checkpoint.step)
+    archive.store.check_room(manifest.size, len(manifest.files) + 2)
+    seal_checkpoint(archive.store, place, manifest, blocks_of, archive.recipients, progress)
+    return sum(sent)
 
 
 def checked_blocks(file: Path, record: FileRecord, progress: Progress = unwatched) -> Iterator[bytes]:
@@ -67,15 +101,6 @@ def checked_blocks(file: Path, record: FileRecord, progress: Progress = unwatche
                 raise DamagedError(f"{file} is damaged: its SHA-256 is {digest.hexdigest()}, not {record.sha256}")
             yield block
             progress(len(block))
-
-
-def _commit(archive: Archive, manifest: Manifest) -> None:
-    try:
-        archive.commit(manifest)
-    except AlreadyThereError:
-        other = archive.read(manifest.step)
-        if other is None or other.manifest.digest != manifest.digest:
-            raise AlreadyThereError(conflict(archive, manifest)) from None
 
 
 def conflict(archive: Archive, manifest: Manifest) -> str:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from aiftrain.checkpoint.archive import Archived
+from aiftrain.checkpoint.archive import Contents
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.durable import machine_errors, remove_tree
 from aiftrain.checkpoint.manifest import MANIFEST, FileRecord
@@ -28,7 +28,7 @@ _PREFIX = "fetching-"
 class Fetch:
     """Brings `entry` to `catalog`. One process begins and finishes; any number may share the files between them."""
 
-    def __init__(self, entry: Archived, catalog: Catalog) -> None:
+    def __init__(self, entry: Contents, catalog: Catalog) -> None:
         self.entry = entry
         self.catalog = catalog
         self.folder = catalog.folder / f"{_PREFIX}{catalog.step_folder(entry.step).name}"
@@ -98,7 +98,7 @@ class Fetch:
             raise DamagedError(f"{where} is damaged: its SHA-256 is {digest.hexdigest()}, not {record.sha256}")
 
 
-def fetch(entry: Archived, catalog: Catalog, progress: Progress = unwatched) -> Checkpoint:
+def fetch(entry: Contents, catalog: Catalog, progress: Progress = unwatched) -> Checkpoint:
     """All of it, in one process."""
     fetching = Fetch(entry, catalog)
     fetching.begin()

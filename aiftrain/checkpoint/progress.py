@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-Progress = Callable[[int], None]  # is told bytes as they are handled; what it raises ends the work
+Progress = Callable[[int], None]  # is told bytes as they are handled, by any thread; what it raises ends all
 
 
 def unwatched(_: int) -> None:

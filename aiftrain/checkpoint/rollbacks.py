@@ -70,8 +70,17 @@ def set_void_aside(catalog: Catalog) -> list[int]:
 
 def is_void(manifest: Manifest, rollbacks: tuple[Rollback, ...]) -> bool:
     """Whether the run went back to before this checkpoint after it was made."""
-    known = manifest.guard.rollbacks if manifest.guard else ()
-    return any(manifest.step > later.to_step for later in rollbacks[len(known) :])
+    return went_back_from(manifest.step, known_rollbacks(manifest), rollbacks)
+
+
+def known_rollbacks(manifest: Manifest) -> int:
+    """How often the run had gone back when a checkpoint was made."""
+    return len(manifest.guard.rollbacks) if manifest.guard else 0
+
+
+def went_back_from(step: int, known: int, rollbacks: tuple[Rollback, ...]) -> bool:
+    """Whether the run went back to before a checkpoint of `step`, which was made after `known` of its rollbacks."""
+    return any(step > later.to_step for later in rollbacks[known:])
 
 
 def _file(catalog: Catalog) -> Path:

@@ -19,7 +19,7 @@ from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.ledger import Arrival, Ledger
 from aiftrain.checkpoint.manifest import MANIFEST
-from aiftrain.checkpoint.rollbacks import is_void, read_rollbacks
+from aiftrain.checkpoint.rollbacks import read_rollbacks, went_back_from
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.checkpoint.stores.opening import open_store
 from aiftrain.errors import DamagedError, MachineError, UserError
@@ -62,12 +62,12 @@ class Destination:
 
 def destinations(spec: RunSpec) -> list[Destination]:
     """The archives of a run."""
-    return [Destination(each.address, partial(open_archive, each, spec.lineage)) for each in spec.storage.archives]
+    return [Destination(each.address, partial(open_archive, each, spec)) for each in spec.storage.archives]
 
 
-def open_archive(spec: ArchiveSpec, lineage: str) -> Archive:
-    """The checkpoints of the run `lineage` there. MachineError where it is out of reach."""
-    return Archive(open_store(spec), lineage)
+def open_archive(archive: ArchiveSpec, run: RunSpec) -> Archive:
+    """The checkpoints of a run there. MachineError where it is out of reach, UserError where it may not be used."""
+    return Archive(open_store(archive, run), run.lineage, run.storage.seal.for_archives)
 
 
 @contextlib.contextmanager
@@ -133,7 +133,7 @@ class Shipper:
             return
         for step in archive.steps():
             entry = archive.read(step)
-            if entry is not None and is_void(entry.manifest, rollbacks):
+            if entry is not None and went_back_from(step, entry.rollbacks, rollbacks):
                 archive.set_aside(step, "void")
         archive.write_rollbacks(rollbacks)
 
@@ -172,7 +172,7 @@ class Shipper:
             return False
         if found is None:
             return False
-        if found.manifest.digest != entry.manifest.digest:
+        if found.digest != entry.manifest.digest:
             raise AlreadyThereError(conflict(place.archive, entry.manifest))
         self._note(place, entry, sent=0)
         return True

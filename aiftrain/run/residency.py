@@ -6,13 +6,13 @@ and who opens a store asks again with the facts that it then has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from aiftrain.errors import ConfigError, Problem
 from aiftrain.run import quiet
 from aiftrain.run.policy import Fact, PolicySpec, Purpose, address_of, spelled, split_host
 from aiftrain.run.spec import RunSpec
-from aiftrain.run.storage import ServiceSpec
+from aiftrain.run.storage import ArchiveSpec, ServiceSpec
 
 TEAM = "team"  # as a service's `keys_held_by`: nobody but who owns the data
 
@@ -53,12 +53,18 @@ def archive_problems(policy: PolicySpec, service: ServiceSpec, purpose: Purpose,
     ]
 
 
+def archive_hosts(archives: Iterable[ArchiveSpec]) -> dict[tuple[str, int], str]:
+    """Host and port of each archive at a service, and the rule that allows them; for archives without problems."""
+    return {address_of(each.service.endpoint): "policy.checkpoints" for each in archives if each.service}
+
+
 def _storage_problems(spec: RunSpec) -> Iterator[Problem]:
     """Archives. A folder is one of the site's, as home is."""
     policy, archives = spec.policy, spec.storage.archives
     for archive in archives:
         if archive.service:
-            yield from archive_problems(policy, archive.service, "checkpoints", sealed=False)  # nothing seals them yet
+            sealed = bool(spec.storage.seal.for_archives)
+            yield from archive_problems(policy, archive.service, "checkpoints", sealed=sealed)
     if len(archives) + 1 < policy.copies:
         found = f"every checkpoint is to lie at {policy.copies} places, and home is the only one"
         yield Problem("policy.copies", found, "storage.archives=[/A/FOLDER], or a bucket: s3://SERVICE/BUCKET")

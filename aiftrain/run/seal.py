@@ -20,6 +20,11 @@ class SealSpec(Strict):
     where: Literal["none", "archives"] = "none"
     recipients: tuple[str, ...] = ()
 
+    @property
+    def for_archives(self) -> tuple[str, ...]:
+        """Those who can open what leaves home; empty: it is not sealed."""
+        return self.recipients if self.where == "archives" else ()
+
     @field_validator("recipients", mode="before")
     @classmethod
     def _of_one(cls, recipients: object) -> object:

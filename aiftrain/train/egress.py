@@ -7,6 +7,7 @@ import os
 from aiftrain.errors import UserError
 from aiftrain.run import egress, quiet
 from aiftrain.run.policy import PolicySpec, address_of
+from aiftrain.run.residency import archive_hosts
 from aiftrain.run.spec import RunSpec
 
 NOBODY = PolicySpec()
@@ -27,4 +28,6 @@ def open_to(spec: RunSpec) -> None:
     hosts = {}
     if spec.tracking.wandb == "online":
         hosts[address_of(spec.tracking.base_url or "")] = "policy.wandb_hosts"
+    if spec.storage.ship == "during":
+        hosts |= archive_hosts(spec.storage.archives)
     egress.install(egress.Guard(spec.policy, hosts))

@@ -13,12 +13,14 @@ from functools import partial
 from operator import attrgetter
 from typing import TypeVar
 
-from aiftrain.checkpoint.archive import Archive, Archived
+from aiftrain.checkpoint.archive import Archive, Archived, Contents, open_contents
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.fetch import Fetch, forget_others
 from aiftrain.checkpoint.manifest import Manifest
-from aiftrain.checkpoint.rollbacks import is_void, read_rollbacks, write_rollbacks
+from aiftrain.checkpoint.rollbacks import read_rollbacks, went_back_from, write_rollbacks
+from aiftrain.checkpoint.sealing.envelope import Envelope
+from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.ship import open_archive
 from aiftrain.errors import DamagedError, MachineError
 from aiftrain.run.rank import Rank
@@ -34,18 +36,18 @@ _SLICE = 60.0  # seconds between two meetings of the ranks, which otherwise take
 @dataclass(frozen=True)
 class _Found:
     archive: ArchiveSpec
-    manifest: Manifest
+    commit: Manifest | Envelope
 
     @property
     def step(self) -> int:
-        return self.manifest.step
+        return self.commit.step
 
 
 class Fetcher:
     """The archives of a run, as one of its ranks sees them. Every rank calls every method; rank 0 decides."""
 
     def __init__(self, spec: RunSpec, catalog: Catalog, rank: Rank, tracker: Tracker) -> None:
-        self._lineage = spec.lineage
+        self._spec = spec
         self._network = spec.storage.ship == "during"  # else only folders are within the reach of ranks
         self._archives = [each for each in spec.storage.archives if self._network or each.is_folder]
         self._catalog = catalog
@@ -125,14 +127,14 @@ class Fetcher:
                 self._tried.add((spec.address, step))
                 self._tracker.event("archive damaged", step=step, archive=spec.address, message=str(error))
                 continue
-            if entry is not None and not is_void(entry.manifest, rollbacks):
-                return _Found(spec, entry.manifest)
+            if entry is not None and not went_back_from(step, entry.rollbacks, rollbacks):
+                return _Found(spec, entry.manifest if isinstance(entry, Archived) else entry.envelope)
         return None
 
     def _ask(self, spec: ArchiveSpec, question: Callable[[Archive], T]) -> T | None:
         """What an archive answers; None where it is out of reach, which is told once."""
         try:
-            answer = question(open_archive(spec, self._lineage))
+            answer = question(open_archive(spec, self._spec))
         except MachineError as error:
             if spec.address not in self._out_of_reach:
                 self._tracker.event("archive out of reach", archive=spec.address, message=str(error))
@@ -143,21 +145,29 @@ class Fetcher:
 
     def _fetch(self, found: _Found) -> None:
         started = time.monotonic()
-        on_first(lambda: self._bringing(found).begin())
-        work = self._share(found)
+        manifest = on_first(lambda: self._begin(found))
+        work = self._share(found, manifest)
         while any(together(lambda: _advance(work, _SLICE))):
             pass
-        on_first(lambda: self._bringing(found).finish())
-        size, seconds = found.manifest.size, round(time.monotonic() - started, 3)
+        on_first(lambda: Fetch(self._contents(found, manifest), self._catalog).finish())
+        size, seconds = manifest.size, round(time.monotonic() - started, 3)
         self._tracker.event("fetched", step=found.step, archive=found.archive.address, bytes=size, seconds=seconds)
 
-    def _share(self, found: _Found) -> Iterator[None]:
-        """This rank's part of the work, in small pieces."""
-        yield from self._bringing(found).files(found.manifest.files[self._rank.rank :: self._rank.world_size])
+    def _begin(self, found: _Found) -> Manifest:
+        contents = self._contents(found)
+        Fetch(contents, self._catalog).begin()
+        return contents.manifest
 
-    def _bringing(self, found: _Found) -> Fetch:
-        archive = open_archive(found.archive, self._lineage)
-        return Fetch(Archived(archive.store, archive.place(found.step), found.manifest), self._catalog)
+    def _share(self, found: _Found, manifest: Manifest) -> Iterator[None]:
+        """This rank's part of the work, in small pieces."""
+        fetch = Fetch(self._contents(found, manifest), self._catalog)
+        yield from fetch.files(manifest.files[self._rank.rank :: self._rank.world_size])
+
+    def _contents(self, found: _Found, manifest: Manifest | None = None) -> Contents:
+        archive = open_archive(found.archive, self._spec)
+        if isinstance(found.commit, Envelope):
+            return open_contents(SealedCheckpoint(archive.store, found.commit), manifest)
+        return Archived(archive.store, archive.place(found.step), found.commit)
 
     def _tell_failure(self, found: _Found, error: MachineError) -> None:
         self._tracker.event("fetch failed", step=found.step, archive=found.archive.address, message=str(error))

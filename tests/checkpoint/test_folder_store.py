@@ -160,3 +160,20 @@ def test_what_does_not_fit_is_refused_before(store: FolderStore) -> None:
 def test_no_name_leads_out(store: FolderStore, name: str) -> None:
     with pytest.raises(ValueError, match="no name of an object"):
         put(store, name, b"x")
+
+
+def test_what_killed_writers_left_is_cleared_and_what_lives_stays(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    store.write("a/name", [b"x"], 1)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / ".gone.sealed.0123abcd.part").write_bytes(b"half")
+
+    def blocks() -> Iterator[bytes]:
+        yield b"some"
+        assert store.clear_unfinished("a/") == 1
+        yield b"more"
+
+    store.write("a/living", blocks(), 8)
+    assert sorted(file.name for file in tmp_path.glob("*/.*")) == [".gone.sealed.0123abcd.part"]
+    assert [entry.name for entry in store.entries()] == ["a/living", "a/name"]

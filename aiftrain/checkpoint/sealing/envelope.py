@@ -40,12 +40,14 @@ class Envelope(Digested):
     """One sealed checkpoint. `context` is its place in an archive, LINEAGE/step-00000100, which the seals bind.
 
     `manifest` is the manifest's digest: who has that manifest can tell, without a key, that this is its checkpoint.
+    `rollbacks`: how often the run had gone back when it was made, so that it can be told whether that made it void.
     """
 
     format: int = 1
     context: str
     step: int = Field(ge=0)
     manifest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    rollbacks: int = Field(0, ge=0)
     recipients: list[str]
     files: list[SealedFile]
 

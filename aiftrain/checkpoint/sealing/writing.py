@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from threading import Lock
 
 from aiftrain.checkpoint.manifest import MANIFEST, FileRecord, Manifest
 from aiftrain.checkpoint.progress import Progress, reading_back, unwatched
+from aiftrain.checkpoint.rollbacks import known_rollbacks
 from aiftrain.checkpoint.sealing.envelope import ENVELOPE, Envelope, SealedFile
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint, read_envelope, seal_file, stored_fault
+from aiftrain.checkpoint.several import several
 from aiftrain.checkpoint.stores.base import Octets, Store
 from aiftrain.errors import DamagedError, MachineError
 
@@ -37,9 +40,8 @@ def seal_checkpoint(
     """
     writer = _Writer(store, place, manifest, recipients)
     writer.resume(progress)
-    for record in manifest.files:
-        if record.name not in writer.done:
-            writer.add(record.name, blocks_of(record), record.size, progress)
+    owed = [record for record in manifest.files if record.name not in writer.done]
+    several(lambda record: writer.add(record.name, blocks_of(record), record.size, progress), owed)
     content = manifest.to_json().encode()
     if MANIFEST not in writer.done:
         writer.add(MANIFEST, [content], len(content), progress)
@@ -56,24 +58,28 @@ class _Writer:
         self.recipients = list(recipients)
         self.done: dict[str, SealedFile] = {}
         self._noted = time.monotonic()
+        self._lock = Lock()
 
     def resume(self, progress: Progress) -> None:
         """Count on what another one has noted, where it is whole and sealed for the same recipients."""
         noted = self._unfinished()
         if noted is None or (noted.manifest, noted.recipients) != (self.manifest.digest, self.recipients):
             return
-        for file in noted.files:
-            if stored_fault(self.store, self.place, file, reading_back(progress)) is None:
-                self.done[file.name] = file
-                progress(file.seal.size)
+        look = reading_back(progress)
+        faults = several(lambda file: stored_fault(self.store, self.place, file, look), noted.files)
+        self.done = {file.name: file for file, fault in zip(noted.files, faults, strict=True) if fault is None}
+        progress(sum(file.seal.size for file in self.done.values()))
 
     def add(self, name: str, blocks: Iterable[Octets], size: int, progress: Progress) -> None:
-        self.done[name] = seal_file(
+        """Threads may share it."""
+        file = seal_file(
             self.store, self.place, blocks, name=name, size=size, recipients=self.recipients, progress=progress
         )
-        if time.monotonic() >= self._noted + _NOTE_EVERY:
-            self._write(UNFINISHED)
-            self._noted = time.monotonic()
+        with self._lock:
+            self.done[name] = file
+            if time.monotonic() >= self._noted + _NOTE_EVERY:
+                self._write(UNFINISHED)
+                self._noted = time.monotonic()
 
     def commit(self) -> SealedCheckpoint:
         sealed = SealedCheckpoint(self.store, self._write(ENVELOPE, new=True))
@@ -95,6 +101,7 @@ class _Writer:
             context=self.place,
             step=self.manifest.step,
             manifest=self.manifest.digest,
+            rollbacks=known_rollbacks(self.manifest),
             recipients=self.recipients,
             files=list(self.done.values()),
         )

@@ -40,6 +40,11 @@ class Store(Protocol):
         """What a person would write to mean this place; without secrets."""
         ...
 
+    @property
+    def confirms(self) -> bool:
+        """Whether `write` compares what is stored with what was sent before it returns: nobody need read it back."""
+        ...
+
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """All objects whose names begin with `prefix`, in the order of their names."""
         ...
@@ -66,6 +71,13 @@ class Store(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove an object; nothing happens where there is none."""
+        ...
+
+    def clear_unfinished(self, prefix: str = "") -> int:
+        """Remove what killed writers have left of objects whose names begin with `prefix`; how many they were.
+
+        Only where no other process has reason to write such objects.
+        """
         ...
 
     def check_room(self, size: int, files: int) -> None:

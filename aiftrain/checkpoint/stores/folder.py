@@ -31,6 +31,8 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # Lustre 
 class FolderStore:
     """A Store in `folder`, which must exist: one that is not mounted must not be taken for an empty one."""
 
+    confirms = False  # the disk has not been read
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._check_mounted()
@@ -92,6 +94,12 @@ class FolderStore:
             file.unlink(missing_ok=True)
             sync_folder(file.parent)
             self._remove_empty(file.parent)
+
+    def clear_unfinished(self, prefix: str = "") -> int:
+        below = self.folder / prefix.rpartition("/")[0]
+        with machine_errors("remove", below):
+            parts = [part for part in below.rglob(".*.part") if _named(part, self.folder).startswith(prefix)]
+            return sum(map(_remove_part, parts))
 
     def check_room(self, size: int, files: int) -> None:
         with machine_errors("read", self.folder):
@@ -196,13 +204,25 @@ def _name(part: Path, file: Path, *, new: bool) -> None:
 
 def _remove_abandoned(file: Path) -> None:
     for part in file.parent.glob(f".{file.name}.*.part"):
-        with contextlib.suppress(FileNotFoundError):
-            # A new one that is empty may be locked in a moment. NFS locks only what is open for writing.
-            status = part.stat()
-            if status.st_size or status.st_mtime < time.time() - _DAY:
-                with part.open("rb+", buffering=0) as stream:
-                    if _lock(stream):
-                        part.unlink()
+        _remove_part(part)
+
+
+def _remove_part(part: Path) -> bool:
+    """Whether its writer is dead, and it is gone now."""
+    with contextlib.suppress(FileNotFoundError):
+        # A new one that is empty may be locked in a moment. NFS locks only what is open for writing.
+        status = part.stat()
+        if status.st_size or status.st_mtime < time.time() - _DAY:
+            with part.open("rb+", buffering=0) as stream:
+                if _lock(stream):
+                    part.unlink()
+                    return True
+    return False
+
+
+def _named(part: Path, folder: Path) -> str:
+    """The object that a part was to become: .NAME.12345678.part"""
+    return str(part.with_name(part.name[1:].rsplit(".", 2)[0]).relative_to(folder))
 
 
 def _lock(stream: FileIO) -> bool:

@@ -7,13 +7,16 @@ from pathlib import Path
 from aiftrain.checkpoint.stores.base import Store
 from aiftrain.checkpoint.stores.bucket import open_bucket
 from aiftrain.checkpoint.stores.folder import FolderStore
-from aiftrain.checkpoint.stores.gate import Gate
+from aiftrain.checkpoint.stores.policy_gate import PolicyGate
+from aiftrain.run.spec import RunSpec
 from aiftrain.run.storage import ArchiveSpec
 
 
-def open_store(spec: ArchiveSpec, gate: Gate | None = None) -> Store:
-    """The store that `spec` names, reached through `gate`; without one no redirect is followed.
+def open_store(archive: ArchiveSpec, run: RunSpec) -> Store:
+    """The store that an archive of `run` is in.
 
-    MachineError where it is out of reach, UserError where it may not be used.
+    MachineError where it is out of reach; UserError where the run's policy, its keys or its address do not allow it.
     """
-    return FolderStore(Path(spec.address)) if spec.is_folder else open_bucket(spec, gate)
+    if archive.is_folder:
+        return FolderStore(Path(archive.address))
+    return open_bucket(archive, PolicyGate(archive, run))

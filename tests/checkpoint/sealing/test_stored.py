@@ -10,6 +10,7 @@ import pytest
 
 from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.carry import checked_blocks
+from aiftrain.checkpoint import several
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.fetch import fetch
 from aiftrain.checkpoint.manifest import MANIFEST
@@ -64,7 +65,7 @@ def test_who_has_an_identity_reads_it(
     assert opened.manifest == entry.manifest and opened.verify() == []
     with opened.reader() as reader:
         assert np.all(reader.read("matrix", "weight", 0, 30) == 7)
-    brought = fetch(opened, Catalog(tmp_path / "home"))  # type: ignore[arg-type]
+    brought = fetch(opened, Catalog(tmp_path / "home"))
     assert brought.manifest == entry.manifest and Catalog(tmp_path / "home").verify(7) == []
 
 
@@ -82,11 +83,11 @@ def test_who_has_none_can_tell_that_it_is_what_was_stored(
     catalog: Catalog, archive: Archive, save: Save, identities: Identities, stranger: Identities
 ) -> None:
     sealed = seal(save(catalog, 7), archive, identities.public)
-    assert found(archive, 7).verify_stored() == []
+    assert found(archive, 7).verify() == []
     with pytest.raises(UserError, match="was sealed for age1"):
         open_checkpoint(sealed, stranger)
     harm(archive, sealed, "rank-00001.safetensors")
-    assert [fault.file for fault in sealed.verify_stored()] == ["rank-00001.safetensors"]
+    assert [fault.file for fault in sealed.verify()] == ["rank-00001.safetensors"]
     assert [fault.file for fault in open_checkpoint(sealed, identities).verify()] == ["rank-00001.safetensors"]
 
 
@@ -106,6 +107,7 @@ def interrupted(
 ) -> Checkpoint:
     """A checkpoint at home, of which the first file is sealed in the archive, and noted; the second was under way."""
     monkeypatch.setattr(writing, "_NOTE_EVERY", 0.0)
+    monkeypatch.setattr(several, "_AT_ONCE", 1)
     entry = save(catalog, 7)
     left = entry.manifest.files[0].size
 

@@ -36,6 +36,8 @@ class S3Store:
     part; of very large objects parts are larger, and fewer of them on their way. `patience` and `wait`: see Client.
     """
 
+    confirms = True
+
     def __init__(
         self,
         archive: ArchiveSpec,

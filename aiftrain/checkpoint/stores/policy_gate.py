@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from aiftrain.errors import ConfigError
 from aiftrain.run.egress import Guard
-from aiftrain.run.policy import HTTPS
 from aiftrain.run.residency import archive_hosts, archive_problems
 from aiftrain.run.spec import RunSpec
 from aiftrain.run.storage import ArchiveSpec
@@ -22,14 +19,13 @@ class PolicyGate:
         if problems:
             raise ConfigError(problems)
         self._guard = Guard(run.policy, archive_hosts([archive]))
-        self._port = urlsplit(archive.service.endpoint).port or HTTPS
 
-    def endpoint(self, host: str) -> None:
+    def endpoint(self, host: str, port: int) -> None:
         self._guard.look_up(host)
 
-    def address(self, host: str, address: str) -> None:
+    def address(self, host: str, address: str, port: int) -> None:
         self._guard.learn(host, {address})
-        self._guard.connect(address, self._port)
+        self._guard.connect(address, port)
 
-    def redirect(self, host: str, target: str) -> None:
+    def redirect(self, host: str, target: str, port: int) -> None:
         self._guard.look_up(target)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aiftrain.checkpoint import several
 from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.carry import checked_blocks
-from aiftrain.checkpoint import several
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.fetch import fetch
 from aiftrain.checkpoint.manifest import MANIFEST

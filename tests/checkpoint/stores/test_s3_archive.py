@@ -7,17 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from aiftrain.checkpoint.archive import Archive
+from aiftrain.checkpoint.archive import Archive, open_contents
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.fetch import fetch
-from aiftrain.checkpoint.ship import Destination, Shipper, open_archive
+from aiftrain.checkpoint.ship import Destination, Shipper
+from aiftrain.checkpoint.stores.bucket import open_bucket
 from aiftrain.errors import UserError
+from aiftrain.run.storage import ArchiveSpec
 from tests.checkpoint.conftest import LINEAGE, flip
 from tests.checkpoint.shipping import Watched
 from tests.rigs.buckets import new_bucket, open_store
 from tests.rigs.ceph import CephRig
 
 Save = Callable[[Catalog, int], Checkpoint]
+
+
+def opened(spec: ArchiveSpec) -> Archive:
+    return Archive(open_bucket(spec), LINEAGE)
 
 
 def test_what_is_shipped_is_verified_there_and_comes_home(
@@ -28,17 +34,17 @@ def test_what_is_shipped_is_verified_there_and_comes_home(
     monkeypatch.setenv("AIFTRAIN_S3_RIG_SECRET_ACCESS_KEY", user.secret_key)
     first, second = save(catalog, 1), save(catalog, 2)
     watch = Watched()
-    shipper = Shipper(catalog, [Destination(spec.address, lambda: open_archive(spec, LINEAGE))], watch)
+    shipper = Shipper(catalog, [Destination(spec.address, lambda: opened(spec))], watch)
     assert shipper.round() == [] and shipper.round() == []
     assert [arrival.step for arrival in watch.arrivals] == [2, 1], "newest first, and nothing twice"
-    archive = open_archive(spec, LINEAGE)
+    archive = opened(spec)
     assert archive.steps() == [1, 2] and archive.verify(1) == [] == archive.verify(2)
     home = Catalog(tmp_path / "elsewhere")
-    assert fetch(archive.find(2), home).manifest == second.manifest
+    assert fetch(open_contents(archive.find(2)), home).manifest == second.manifest
     assert home.verify(2) == []
     text = "".join(file.read_text() for file in catalog.folder.glob("*.json"))
     assert user.secret_key not in text and user.access_key not in text
-    assert first.manifest == archive.find(1).manifest
+    assert first.manifest == open_contents(archive.find(1)).manifest
 
 
 def test_what_is_damaged_at_home_does_not_get_there(ceph: CephRig, catalog: Catalog, save: Save) -> None:
@@ -55,4 +61,4 @@ def test_without_keys_nothing_is_tried(ceph: CephRig, monkeypatch: pytest.Monkey
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
     with pytest.raises(UserError, match="no keys for rig"):
-        open_archive(new_bucket(ceph), LINEAGE)
+        opened(new_bucket(ceph))

@@ -28,8 +28,9 @@ def carry(checkpoint: Checkpoint, archive: Archive, progress: Progress = unwatch
     """Make `checkpoint` one of `archive`; bytes sent. On return it is complete there, and was compared.
 
     DamagedError where it is damaged at home; AlreadyThereError where the archive has another checkpoint of that step;
-    MachineError where the archive fails.
+    MachineError where the archive fails; UserError where strangers may look into it.
     """
+    archive.store.check_private()
     send = _send_sealed if archive.recipients else _send_plain
     try:
         if archive.read(checkpoint.step) is None:

@@ -36,8 +36,10 @@ def seal_checkpoint(
     """Make the checkpoint that `manifest` describes one at `place`, sealed. On return all of it was read back there.
 
     `blocks_of` gives the content of a file, tells `progress` of it, and raises before its last block where it is not
-    what its record says. AlreadyThereError where the place has a sealed checkpoint; MachineError where the store fails.
+    what its record says. AlreadyThereError where the place has a sealed checkpoint; MachineError where the store fails;
+    UserError where strangers may look into it: how many files there are, and when, is theirs to see in spite of seals.
     """
+    store.check_private()
     writer = _Writer(store, place, manifest, recipients)
     writer.resume(progress)
     owed = [record for record in manifest.files if record.name not in writer.done]

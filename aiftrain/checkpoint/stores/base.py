@@ -83,3 +83,7 @@ class Store(Protocol):
     def check_room(self, size: int, files: int) -> None:
         """MachineError where `size` more bytes in `files` objects would not fit, as far as the place can tell."""
         ...
+
+    def check_private(self) -> None:
+        """UserError where others than those it was made for may look into this place, as far as can be seen."""
+        ...

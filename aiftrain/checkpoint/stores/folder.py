@@ -110,6 +110,9 @@ class FolderStore:
         if status.f_files and files > status.f_favail:  # some file systems count no files
             raise MachineError(f"{self.folder} has room for {status.f_favail:,} files, and {files:,} are to go there")
 
+    def check_private(self) -> None:
+        """Nothing is asked: who may read a folder of a site is known to those who set its modes, and they see them."""
+
     def _file(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of an object")

@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -63,20 +64,26 @@ class Client:
         """The same bucket without keys."""
         return Client(self.service, self.bucket, None, self.gate, patience=self._patience, wait=self._wait)
 
-    def call(self, what: str, operation: str, *, expected: tuple[str, ...] = (), **parameters: Any) -> dict[str, Any]:
+    def call(
+        self, what: str, operation: str, *, expected: tuple[str, ...] | None = (), **parameters: Any
+    ) -> dict[str, Any]:
         """The answer to one of botocore's operations on the bucket.
 
-        RefusalError for the codes in `expected`; for all others a MachineError or UserError that says what `what`
-        (read ADDRESS) has failed of.
+        RefusalError for the codes in `expected`, None: for every code; for all others a MachineError or UserError
+        that says what `what` (read ADDRESS) has failed of.
         """
         return self.persist(what, lambda: self.once(operation, **parameters), expected)
+
+    def certificate_until(self, what: str) -> datetime:
+        """When the endpoint's certificate ends; errors as for `call`."""
+        return self.persist(what, lambda: self._transport.certificate_until())
 
     def once(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """One try, with the errors of botocore and urllib3: for use in `persist`."""
         answer: dict[str, Any] = getattr(self._botocore, operation)(Bucket=self.bucket, **parameters)
         return answer
 
-    def persist(self, what: str, attempt: Callable[[], Answer], expected: tuple[str, ...] = ()) -> Answer:
+    def persist(self, what: str, attempt: Callable[[], Answer], expected: tuple[str, ...] | None = ()) -> Answer:
         """The result of `attempt`, which may be made several times; errors as for `call`."""
         begin, tries, redirected = time.monotonic(), 0, False
         while True:
@@ -93,7 +100,7 @@ class Client:
             time.sleep(min(_LONGEST_PAUSE, 0.1 * 2**tries) * random.uniform(0.5, 1.0))
 
     def _give_up(
-        self, error: Exception, what: str, expected: tuple[str, ...], waited: float, *, after_silence: bool
+        self, error: Exception, what: str, expected: tuple[str, ...] | None, waited: float, *, after_silence: bool
     ) -> None:
         """Raise what there is to say of a failed try; return where another one may help."""
         if passes(error):
@@ -102,7 +109,7 @@ class Client:
             return
         if isinstance(error, ClientError):
             refusal = RefusalError(error, after_silence=after_silence)
-            if refusal.code in expected:
+            if expected is None or refusal.code in expected:
                 raise refusal from error
             raise explain_refusal(refusal, what, self.host, self._keys_from) from error
         if isinstance(error, OSError) or type(error).__module__.startswith("urllib3"):

@@ -6,9 +6,7 @@ where it answers something else (it encrypts by itself, say), the object is read
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -20,8 +18,10 @@ from aiftrain.checkpoint.stores.s3.client import Client
 from aiftrain.checkpoint.stores.s3.download import Download
 from aiftrain.checkpoint.stores.s3.faults import MISSING, OTHERWISE, RefusalError
 from aiftrain.checkpoint.stores.s3.parts import SMALLEST, cut, part_size
+from aiftrain.checkpoint.stores.s3.probe import probe
+from aiftrain.checkpoint.stores.s3.public import openings
 from aiftrain.checkpoint.stores.s3.upload import Upload, etag_of, header, md5
-from aiftrain.errors import AiftrainError, DamagedError, MachineError
+from aiftrain.errors import DamagedError, MachineError, UserError
 from aiftrain.run.storage import ArchiveSpec
 
 _NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "501")
@@ -68,6 +68,14 @@ class S3Store:
         """Ask for something, so that what is wrong with endpoint, keys or bucket is said before there is work."""
         self.client.call(f"use {self.address}", "list_objects_v2", Prefix=self._prefix, MaxKeys=1)
 
+    def check_private(self) -> None:
+        if found := self.openings():
+            raise UserError(f"{self.address} is open to others, and nothing is sent there: {'; '.join(found)}")
+
+    def openings(self) -> list[str]:
+        """Each way that strangers may look into the bucket or write there, and how it is closed."""
+        return openings(self.client, self._prefix)
+
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         parameters: dict[str, Any] = {"Prefix": self._key(prefix), "MaxKeys": _PAGE}
         while True:
@@ -113,16 +121,14 @@ class S3Store:
         It does so for objects of one part, as manifests are. Larger ones are looked for before they are begun and
         again before they become visible: of two writers at the same moment the later one wins.
         """
-        key, what = self._key(f".aiftrain-probe-{secrets.token_hex(8)}"), f"write {self.address} on condition"
-        probe: dict[str, Any] = {"Key": key, "Body": b"", "IfNoneMatch": "*", "expected": (*OTHERWISE, *_NO_CONDITIONS)}
-        try:
-            self.client.call(what, "put_object", **probe)
-            self.client.call(what, "put_object", **probe)
-        except RefusalError as refusal:
-            return refusal.code in OTHERWISE
-        finally:
-            with suppress(AiftrainError):
-                self.client.call(what, "delete_object", Key=key)
+        what = f"write {self.address} on condition"
+        options: dict[str, Any] = {"Body": b"", "IfNoneMatch": "*", "expected": (*OTHERWISE, *_NO_CONDITIONS)}
+        with probe(self.client, self._prefix) as key:
+            try:
+                self.client.call(what, "put_object", Key=key, **options)
+                self.client.call(what, "put_object", Key=key, **options)
+            except RefusalError as refusal:
+                return refusal.code in OTHERWISE
         return False
 
     def write(self, name: str, blocks: Iterable[Octets], size: int, *, new: bool = False) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -109,6 +110,16 @@ class Transport:
         if not request.stream_output:
             _ = response.content  # read to its end now, so that the connection can be used again
         return response
+
+    def certificate_until(self) -> datetime:
+        """When the certificate of who answers ends. It is asked over a connection of its own; errors of urllib3."""
+        connection = self._pool._new_conn()
+        try:
+            connection.connect()
+            ends: str = connection.sock.getpeercert()["notAfter"]
+        finally:
+            connection.close()
+        return datetime.fromtimestamp(ssl.cert_time_to_seconds(ends), UTC)
 
     def close(self) -> None:
         self._pool.close()

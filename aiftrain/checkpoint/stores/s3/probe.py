@@ -1,0 +1,32 @@
+"""Small objects that are written to see what a service does with them, and are gone afterwards with all versions."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from aiftrain.checkpoint.stores.s3.client import Client
+from aiftrain.errors import AiftrainError
+
+
+@contextmanager
+def probe(client: Client, prefix: str) -> Iterator[str]:
+    """A key below `prefix` that nobody else uses. What cannot be removed in the end is left: it was a look alone."""
+    key = f"{prefix}.aiftrain-probe-{secrets.token_hex(8)}"
+    try:
+        yield key
+    finally:
+        with suppress(AiftrainError):
+            remove_for_good(client, key)
+
+
+def remove_for_good(client: Client, key: str) -> None:
+    """Remove an object; where the bucket keeps versions all of them, those under governance retention too."""
+    what = f"remove {key}"
+    if "VersionId" not in client.call(what, "delete_object", Key=key):
+        return
+    answer = client.call(what, "list_object_versions", Prefix=key)
+    for each in (*answer.get("Versions", ()), *answer.get("DeleteMarkers", ())):
+        place = {"Key": key, "VersionId": each["VersionId"]}
+        client.call(what, "delete_object", **place, BypassGovernanceRetention=True)

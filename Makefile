@@ -25,7 +25,7 @@ check: .venv/dev.stamp
 	shellcheck --shell=bash launchers/*.sh .ci/run
 
 bench: .venv/dev.stamp
-	for program in startup loader tokenization planner_memory planner step scaling opens; do $(BIN)/python -m benchmarks.$$program || exit; done
+	for program in startup loader tokenization planner_memory planner step scaling opens checkpoints; do $(BIN)/python -m benchmarks.$$program || exit; done
 
 setup: .venv/dev.stamp
 

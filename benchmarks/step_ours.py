@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,25 +27,14 @@ from aiftrain.run.spec import (
 )
 from benchmarks.step_task import BATCH, BETAS, LENGTH, LR, MAX_NORM, WEIGHT_DECAY, Steps, tokens_of
 
+if TYPE_CHECKING:
+    from aiftrain.train.engine import Engine
+
 
 def engine_steps(model: ModelSpec, stage: int, compiled: bool) -> Steps:
-    """Our engine under ZeRO `stage`, on batches with three documents a row, on this rank of those that torchrun's
-    variables name."""
-    from aiftrain.plan.engine_config import deepspeed_config
-    from aiftrain.train.engine import Engine
-    from aiftrain.train.mesh import Mesh
-    from aiftrain.train.rendezvous import connect, join
-
-    number, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    rank = Rank(number, world, number, world)
-    spec = run_spec(model, stage, compiled, world)
-    layout = make_layout(spec)
-    assert isinstance(layout, ParallelLayout)
-    device = join(rank, spec.hardware, connect(rank))
-    execution = Execution(layout=layout, precision="fp32")
-    mesh = Mesh.of(layout, rank.rank)
-    engine = Engine(spec, execution, deepspeed_config(spec, layout, "fp32"), device, mesh)
-    batches = our_batches()
+    """Our engine under ZeRO `stage`, on batches with three documents a row."""
+    world = int(os.environ["WORLD_SIZE"])
+    engine, batches = new_engine(run_spec(model, stage, compiled, world)), our_batches()
 
     def run(count: int) -> None:
         for _ in range(count):
@@ -52,6 +42,23 @@ def engine_steps(model: ModelSpec, stage: int, compiled: bool) -> Steps:
             engine.step([batch], LR, batch.valid_tokens * world)
 
     return run
+
+
+def new_engine(spec: RunSpec) -> Engine:
+    """Of this rank of those that torchrun's variables name."""
+    from aiftrain.plan.engine_config import deepspeed_config
+    from aiftrain.train.engine import Engine
+    from aiftrain.train.mesh import Mesh
+    from aiftrain.train.rendezvous import connect, join
+
+    number, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank = Rank(number, world, number, world)
+    layout = make_layout(spec)
+    assert isinstance(layout, ParallelLayout)
+    device = join(rank, spec.hardware, connect(rank))
+    execution = Execution(layout=layout, precision="fp32")
+    mesh = Mesh.of(layout, rank.rank)
+    return Engine(spec, execution, deepspeed_config(spec, layout, "fp32"), device, mesh)
 
 
 def bare_steps(model: ModelSpec) -> Steps:

@@ -15,6 +15,7 @@ from aiftrain.run.model import ModelSpec
 LENGTH, BATCH = 512, 4
 LR, BETAS, WEIGHT_DECAY, MAX_NORM = 3e-4, (0.9, 0.95), 0.1, 1.0
 SHAPES = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_layers": 2, "num_heads": 2, "num_kv_heads": 2},
     "10m": {"hidden_size": 320, "intermediate_size": 864, "num_layers": 6, "num_heads": 5, "num_kv_heads": 5},
     "60m": {"hidden_size": 640, "intermediate_size": 1728, "num_layers": 10, "num_heads": 10, "num_kv_heads": 10},
 }

@@ -34,7 +34,7 @@ class Team:
     cpu_seconds: list[float] = field(default_factory=list)  # of all ranks together
 
     def __post_init__(self) -> None:
-        port = _free_port()
+        port = free_port()
         self._workers = [self._start(rank, port) for rank in range(self.ranks)]
         self.facts = self._answers()[0]
 
@@ -104,7 +104,7 @@ def cpu_medians(teams: Sequence[Team]) -> dict[str, float]:
     return {team.name: statistics.median(team.cpu_seconds) for team in teams}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -1,6 +1,7 @@
 """custody.jsonl beside the checkpoints: what happened to them, in order, each line bound to the one before it.
 
-    {"event":"saved","step":200,"manifest":"<digest>","parent":"<digest>",...,"previous":"<SHA-256 of the line above>"}
+    {"event":"saved","step":200,"manifest":"<digest>","parent":"<digest>",...,"previous":"<SHA-256 of the line above>",
+     "digest":"<SHA-256 of this line without it>"}
 
 A line is only ever added. Saving: first the manifest, then its line; where a crash comes between, the next start adds
 the line (`adopt`). Setting aside: first the line, then the rename; a crash between them has it done again. Removal:
@@ -53,9 +54,15 @@ class Line(Strict):
     host: str
     time: float
     previous: str
+    digest: str = ""
 
     def text(self) -> bytes:
         return self.model_dump_json(exclude_none=True).encode()
+
+    def with_digest(self) -> Line:
+        """The same, its digest filled in: the last line has no other one after it that would tell of a change."""
+        content = self.model_dump_json(exclude_none=True, exclude={"digest"})
+        return self.model_copy(update={"digest": _digest(content.encode())})
 
 
 class Account:
@@ -147,7 +154,7 @@ class Custody:
                 host=socket.gethostname(),
                 time=time.time(),
                 previous=_digest(last) if last else FIRST,
-            )
+            ).with_digest()
             stream.write(line.text() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -186,6 +193,8 @@ class Custody:
                 line = Line.model_validate_json(text)
             except ValidationError as error:
                 raise DamagedError(f"{self.file} is damaged in line {number}: {first_fault(error)}") from error
+            if line.with_digest().text() != text:
+                raise DamagedError(f"{self.file} is damaged: line {number} is not what was written")
             if line.previous != previous:
                 raise DamagedError(f"{self.file} is damaged: line {number} does not go on from the one before it")
             previous = _digest(text)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.checkpoint.custody import NAME as CUSTODY
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.signing.checkpoint import signature_faults
 from aiftrain.checkpoint.signing.keys import PublicKey
@@ -66,7 +67,17 @@ def _summary(catalog: Catalog, step: int) -> Summary:
 
 def _verification(catalog: Catalog, step: int, signer: PublicKey | None) -> Verification:
     faults = _unsigned(catalog, step, signer) if signer else []
-    return Verification(step, _size_on_disk(catalog, step), (*faults, *catalog.verify(step)))
+    return Verification(
+        step, _size_on_disk(catalog, step), (*faults, *_unaccounted(catalog, step), *catalog.verify(step))
+    )
+
+
+def _unaccounted(catalog: Catalog, step: int) -> list[Fault]:
+    """A run goes on without its custody, and begins another one; who verifies has to hear that it was lost."""
+    with contextlib.suppress(DamagedError):  # `Catalog.verify` says what is wrong
+        if catalog.find(step).manifest.parent and not catalog.custody.lines():
+            return [Fault(CUSTODY, "lost: this checkpoint goes on from another one, and was recorded with it")]
+    return []
 
 
 def _unsigned(catalog: Catalog, step: int, signer: PublicKey) -> list[Fault]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.listing import verify
 from aiftrain.errors import DamagedError
 
 Save = Callable[[Catalog, int], Checkpoint]
@@ -120,6 +122,17 @@ def test_a_line_that_is_not_what_was_written_is_seen(catalog: Catalog, save: Sav
     catalog.custody.set_aside()
     catalog.adopt()
     assert catalog.verify(3) == []
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda file: file.write_bytes(b"")])
+def test_who_verifies_hears_that_custody_was_lost(catalog: Catalog, save: Save, lose: Callable[[Path], object]) -> None:
+    save(catalog, 1), save(catalog, 2)
+    lose(catalog.custody.file)
+    assert [str(fault) for each in verify(catalog) for fault in each.faults] == [
+        "custody.jsonl: lost: this checkpoint goes on from another one, and was recorded with it"
+    ]
+    catalog.adopt()
+    assert not any(each.faults for each in verify(catalog))
 
 
 def test_newer_checkpoints_that_vanished_are_known(catalog: Catalog, save: Save) -> None:

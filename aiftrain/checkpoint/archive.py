@@ -9,7 +9,8 @@
                                                    commit
         damaged.0123456789abcdef.manifest.json     a commit that was set aside (or void., see catalog.py), named after
                                                    its content too
-      step-00000200/                               sealed, with sealed.json as the commit (sealing/stored.py)
+      step-00000200/                               sealed, with sealed.json as the commit (sealing/stored.py); where
+                                                   there is a plain one too, it is being replaced (sealing/in_place.py)
 
 carry.py brings checkpoints here, fetch.py takes them home again.
 """
@@ -38,7 +39,7 @@ from aiftrain.checkpoint.stores.base import Entry, Store
 from aiftrain.checkpoint.verify import Fault, check_blocks
 from aiftrain.errors import DamagedError, MachineError, UserError
 
-_COMMITS = (MANIFEST, ENVELOPE)
+_COMMITS = (ENVELOPE, MANIFEST)  # the first one counts
 
 
 def object_name(record: FileRecord) -> str:
@@ -130,9 +131,13 @@ class Archive:
 
     def read(self, step: int) -> Stored | None:
         """The checkpoint of `step`, None where it is not complete, DamagedError where its commit is."""
+        return SealedCheckpoint.read(self.store, self.place(step)) or self.read_plain(step)
+
+    def read_plain(self, step: int) -> Archived | None:
+        """The same, but it is not sealed."""
         name = self._plain_commit(step)
         if self.store.entry(name) is None:
-            return SealedCheckpoint.read(self.store, self.place(step))
+            return None
         manifest = parse(self._content(name), f"{self.store.address}/{name}", Manifest)
         if manifest.step != step:
             raise DamagedError(f"{self.store.address}/{name} is of step {manifest.step}")

@@ -30,7 +30,6 @@ def carry(checkpoint: Checkpoint, archive: Archive, progress: Progress = unwatch
     DamagedError where it is damaged at home; AlreadyThereError where the archive has another checkpoint of that step;
     MachineError where the archive fails; UserError where strangers may look into it.
     """
-    archive.store.check_private()
     send = _send_sealed if archive.recipients else _send_plain
     try:
         if archive.read(checkpoint.step) is None:
@@ -46,6 +45,7 @@ def carry(checkpoint: Checkpoint, archive: Archive, progress: Progress = unwatch
 
 
 def _send_plain(checkpoint: Checkpoint, archive: Archive, progress: Progress) -> int:
+    archive.store.check_private()
     manifest = checkpoint.manifest
     entry = Archived(archive.store, archive.place(checkpoint.step), manifest)
     there = {each.name: each.size for each in archive.objects(checkpoint.step)}

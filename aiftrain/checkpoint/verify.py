@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,24 @@ def check_sizes(folder: Path, records: Iterable[FileRecord]) -> list[Fault]:
     """The quick half of `check_files`: is every file there, with its size."""
     faults = [_check_size(folder, record) for record in records]
     return [fault for fault in faults if fault is not None]
+
+
+def checked(blocks: Iterable[bytes], record: FileRecord, where: str, progress: Progress = unwatched) -> Iterator[bytes]:
+    """The blocks. DamagedError, before the last one, where they are not what `record` says."""
+    digest, size, last = hashlib.sha256(), 0, b""
+    for block in blocks:
+        if last:
+            yield last
+            progress(len(last))
+        digest.update(block)
+        size, last = size + len(block), block
+    if (size, digest.hexdigest()) != (record.size, record.sha256):
+        raise DamagedError(
+            f"{where} is damaged: {record.size} bytes of SHA-256 {record.sha256} were written, "
+            f"{size} of {digest.hexdigest()} are there"
+        )
+    yield last
+    progress(len(last))
 
 
 def check_blocks(blocks: Iterable[bytes], record: FileRecord, progress: Progress = unwatched) -> Fault | None:

@@ -16,6 +16,7 @@ from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.checkpoint.shards import Fragment, shard_name, write_shard
 from aiftrain.checkpoint.stores.folder import FolderStore
+from aiftrain.errors import StoppedEarly
 
 LINEAGE = "0123456789ab"
 
@@ -79,6 +80,19 @@ def no_file_beyond() -> Callable[[int], AbstractContextManager[None]]:
 def archive(tmp_path: Path) -> Archive:
     (tmp_path / "archive").mkdir()
     return Archive(FolderStore(tmp_path / "archive"), LINEAGE)
+
+
+def stop_after(size: int) -> Callable[[int], None]:
+    """A Progress that stops the work once more bytes than `size` are done."""
+    left = size
+
+    def progress(done: int) -> None:
+        nonlocal left
+        left -= done
+        if left < 0:
+            raise StoppedEarly("stopped")
+
+    return progress
 
 
 def flip(file: Path, place: int = -1) -> None:

@@ -18,7 +18,7 @@ from aiftrain.checkpoint.manifest import MANIFEST
 from aiftrain.checkpoint.shards import shard_name
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.errors import DamagedError, MachineError, StoppedEarly, UserError
-from tests.checkpoint.conftest import flip
+from tests.checkpoint.conftest import flip, stop_after
 
 Save = Callable[[Catalog, int], Checkpoint]
 
@@ -29,18 +29,6 @@ def objects(archive: Archive, step: int) -> list[Path]:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
-def stop_after(size: int) -> Callable[[int], None]:
-    left = size
-
-    def progress(done: int) -> None:
-        nonlocal left
-        left -= done
-        if left < 0:
-            raise StoppedEarly("stopped")
-
-    return progress
 
 
 def test_what_is_carried_is_there_and_reads_the_same(catalog: Catalog, archive: Archive, save: Save) -> None:

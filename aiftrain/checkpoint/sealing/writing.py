@@ -32,12 +32,15 @@ def seal_checkpoint(
     blocks_of: BlocksOf,
     recipients: Sequence[str],
     progress: Progress = unwatched,
+    *,
+    new: bool = True,
 ) -> SealedCheckpoint:
     """Make the checkpoint that `manifest` describes one at `place`, sealed. On return all of it was read back there.
 
     `blocks_of` gives the content of a file, tells `progress` of it, and raises before its last block where it is not
-    what its record says. AlreadyThereError where the place has a sealed checkpoint; MachineError where the store fails;
-    UserError where strangers may look into it: how many files there are, and when, is theirs to see in spite of seals.
+    what its record says. AlreadyThereError where the place has a sealed checkpoint, which is replaced unless this is to
+    be a `new` one; MachineError where the store fails; UserError where strangers may look into it: how many files there
+    are, and when, is theirs to see in spite of seals.
     """
     store.check_private()
     writer = _Writer(store, place, manifest, recipients)
@@ -47,7 +50,7 @@ def seal_checkpoint(
     content = manifest.to_json().encode()
     if MANIFEST not in writer.done:
         writer.add(MANIFEST, [content], len(content), progress)
-    return writer.commit()
+    return writer.commit(new=new)
 
 
 class _Writer:
@@ -83,8 +86,8 @@ class _Writer:
                 self._write(UNFINISHED)
                 self._noted = time.monotonic()
 
-    def commit(self) -> SealedCheckpoint:
-        sealed = SealedCheckpoint(self.store, self._write(ENVELOPE, new=True))
+    def commit(self, *, new: bool) -> SealedCheckpoint:
+        sealed = SealedCheckpoint(self.store, self._write(ENVELOPE, new=new))
         found = read_envelope(self.store, self.place, ENVELOPE)
         if found != sealed.envelope:
             raise MachineError(f"{sealed.address}/{ENVELOPE} is not what was sent there")

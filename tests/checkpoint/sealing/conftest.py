@@ -26,3 +26,10 @@ def stranger(tmp_path: Path) -> Identities:
     """Somebody for whom nothing was sealed."""
     new_identity(tmp_path / "stranger.txt")
     return Identities.read(tmp_path / "stranger.txt")
+
+
+@pytest.fixture
+def successor(tmp_path: Path) -> Identities:
+    """What takes the place of another one."""
+    new_identity(tmp_path / "successor.txt")
+    return Identities.read(tmp_path / "successor.txt")

@@ -23,7 +23,7 @@ from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.sealing.writing import UNFINISHED, seal_checkpoint
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.errors import DamagedError, MachineError, StoppedEarly, UserError
-from tests.checkpoint.conftest import flip
+from tests.checkpoint.conftest import flip, stop_after
 
 Save = Callable[[Catalog, int], Checkpoint]
 
@@ -109,16 +109,8 @@ def interrupted(
     monkeypatch.setattr(writing, "_NOTE_EVERY", 0.0)
     monkeypatch.setattr(several, "_AT_ONCE", 1)
     entry = save(catalog, 7)
-    left = entry.manifest.files[0].size
-
-    def stop(size: int) -> None:
-        nonlocal left
-        left -= size
-        if left < 0:
-            raise StoppedEarly("stopped")
-
     with pytest.raises(StoppedEarly):
-        seal(entry, archive, identities.public, stop)
+        seal(entry, archive, identities.public, stop_after(entry.manifest.files[0].size))
     assert UNFINISHED in names(archive, 7) and SealedCheckpoint.read(archive.store, archive.place(7)) is None
     return entry
 

@@ -217,8 +217,9 @@ class Catalog:
                 remove_tree(self.step_folder(step))
         return incomplete
 
-    def retain(self, keep_last: int, keep_every: int | None = None) -> list[int]:
-        """Remove all but the newest `keep_last` checkpoints and those at multiples of `keep_every`; the removed steps.
+    def retain(self, keep_last: int, keep_every: int | None = None, spared: Iterable[int] = ()) -> list[int]:
+        """Remove all but the newest `keep_last` checkpoints, those at multiples of `keep_every` and the steps `spared`;
+        the removed steps.
 
         The newest is never removed, nor is the newest that has all its files in their full size. Void ones go once
         the run has saved as many steps again.
@@ -227,6 +228,7 @@ class Catalog:
             raise ValueError(f"keep_last is {keep_last}: the newest checkpoint always stays")
         entries = self.entries()
         kept = {entry.step for entry in entries[-keep_last:]}
+        kept.update(spared)
         kept.update(entry.step for entry in entries if keep_every and entry.step % keep_every == 0)
         whole = (entry.step for entry in reversed(entries) if not check_sizes(entry.folder, entry.manifest.files))
         kept.update(step for step in [next(whole, None)] if step is not None)

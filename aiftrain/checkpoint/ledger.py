@@ -17,6 +17,7 @@ from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.run.base import Strict
 from aiftrain.run.durable import replace_text
+from aiftrain.run.folder import RunFolder
 
 FORMAT = 1
 NAME = "shipped.json"
@@ -73,3 +74,9 @@ def unshipped(catalog: Catalog, archives: Iterable[str]) -> list[int]:
     ledger, wanted = Ledger(catalog.folder), list(archives)
     entries = catalog.entries() if wanted else []
     return [e.step for e in entries if not all(ledger.has(e.manifest, archive) for archive in wanted)]
+
+
+def unshipped_by(folder: RunFolder) -> list[int]:
+    """The steps that a run has at home and not yet in all of its archives, in ascending order."""
+    spec = folder.read_spec()
+    return unshipped(Catalog.of_run(folder, spec), [archive.address for archive in spec.storage.archives])

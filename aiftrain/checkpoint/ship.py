@@ -23,7 +23,7 @@ from aiftrain.checkpoint.rollbacks import read_rollbacks, went_back_from
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.checkpoint.stores.opening import open_store
 from aiftrain.errors import DamagedError, MachineError, UserError
-from aiftrain.run.lock import RunLock, read_holder
+from aiftrain.run.lock import PATIENCE, RunLock, read_holder
 from aiftrain.run.spec import RunSpec
 from aiftrain.run.storage import ArchiveSpec
 
@@ -71,13 +71,13 @@ def open_archive(archive: ArchiveSpec, run: RunSpec) -> Archive:
 
 
 @contextlib.contextmanager
-def shipping_lock(catalog: Catalog) -> Iterator[None]:
-    """The right to ship from a home. UserError where another process has it."""
+def shipping_lock(catalog: Catalog, patience: float = PATIENCE) -> Iterator[None]:
+    """The right to ship from a home. UserError where another process has it, for `patience` seconds."""
     with machine_errors("create", catalog.folder):
         catalog.folder.mkdir(parents=True, exist_ok=True)
     lock = RunLock(catalog.folder / LOCK)
     try:
-        lock.acquire()
+        lock.acquire(patience)
     except UserError:
         raise UserError(f"another shipper is at work in {catalog.folder}: {read_holder(lock.path)}") from None
     try:

@@ -39,9 +39,14 @@ class Stop:
             raise StoppedEarly(f"stopped by {self._signal}: what is done stays done, and the same command goes on")
 
     def wait(self, seconds: float) -> None:
-        """Sleep, unless a signal comes."""
+        """Sleep, unless a signal comes or somebody calls `wake`."""
         self._came.wait(seconds)
+        self._came.clear()
         self.check()
+
+    def wake(self) -> None:
+        """End the `wait` at hand, or else the next one."""
+        self._came.set()
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._signal = signal.Signals(number).name

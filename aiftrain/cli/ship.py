@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -15,7 +16,10 @@ from rich.text import Text
 from aiftrain.cli import output
 from aiftrain.cli.progress import Bar, Stop
 from aiftrain.errors import EXIT_FAILED, EXIT_OK, UserError
+from aiftrain.run import egress
 from aiftrain.run.folder import RunFolder, read_lines
+from aiftrain.run.lock import PATIENCE
+from aiftrain.run.residency import archive_hosts
 
 if TYPE_CHECKING:
     from aiftrain.checkpoint.catalog import Catalog, Checkpoint
@@ -26,6 +30,7 @@ _TRIES = 5  # that fail one after the other; with --follow any number
 _LONGEST_PAUSE = 60.0  # seconds between two of them; the first is 1, and each twice the one before
 _LOOKS = 2.0  # seconds between two looks for a new checkpoint
 _NICENESS = 10  # of a shipper beside ranks
+_HANDOVER = 600.0  # seconds in which the shipper of ranks before may come to its end
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,10 +49,14 @@ def run(options: argparse.Namespace) -> int:
     if not spec.storage.archives:
         raise UserError(f"{folder.path} names no archive to ship to: start the run again with storage.archives=[PLACE]")
     catalog = Catalog.of_run(folder, spec)
-    with Stop() as stop, shipping_lock(catalog), Bar(output.console(as_json=options.json), stop) as bar:
+    if hosts := archive_hosts(spec.storage.archives):
+        egress.install(egress.Guard(spec.policy, hosts))
+    patience = _HANDOVER if options.with_ranks else PATIENCE
+    with shipping_lock(catalog, patience), Stop() as stop, Bar(output.console(as_json=options.json), stop) as bar:
         told = _Told(bar)
         shipper = Shipper(catalog, destinations(spec), told)
-        failures = _ship(shipper, stop, _end(folder, options), patient=options.follow)
+        patient = options.follow and not options.with_ranks
+        failures = _ship(shipper, stop, _end(folder, options, stop), patient=patient)
     _tell(folder, catalog, told.arrivals, failures, options)
     return EXIT_FAILED if failures else EXIT_OK
 
@@ -70,22 +79,24 @@ def _ship(shipper: Shipper, stop: Stop, ended: Callable[[], bool], *, patient: b
         stop.wait(min(2.0 ** (in_vain - 1), _LONGEST_PAUSE))
 
 
-def _end(folder: RunFolder, options: argparse.Namespace) -> Callable[[], bool]:
+def _end(folder: RunFolder, options: argparse.Namespace, stop: Stop) -> Callable[[], bool]:
     """Tells whether nothing will be saved any more, or nothing that this process is to wait for."""
     if options.with_ranks:
         os.nice(_NICENESS)
-        return _end_of_input()
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a scheduler's word to the ranks, which it says to all
+        return _end_of_input(stop)
     if options.follow:
         return lambda: _has_ended(folder)
     return lambda: True
 
 
-def _end_of_input() -> Callable[[], bool]:
+def _end_of_input(stop: Stop) -> Callable[[], bool]:
     ended = threading.Event()
 
     def listen() -> None:
         sys.stdin.read()
         ended.set()
+        stop.wake()
 
     threading.Thread(target=listen, daemon=True).start()
     return ended.is_set
@@ -111,7 +122,7 @@ class _Told:
     def arrived(self, arrival: Arrival) -> None:
         self._bar.end()
         self.arrivals.append(arrival)
-        self._print(f"step {arrival.step:,} is at {arrival.archive} ({output.size(arrival.size)}, read back)")
+        self._print(f"step {arrival.step:,} is at {arrival.archive} ({output.size(arrival.size)}, confirmed)")
 
     def failed(self, failure: Failure) -> None:
         self._bar.end()

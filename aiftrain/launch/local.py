@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from aiftrain.checkpoint.ledger import unshipped_by
 from aiftrain.errors import EXIT_OK, EXIT_RESUME, EXIT_USER, AiftrainError, MachineError, UserError
 from aiftrain.launch.environment import local_environment
 from aiftrain.launch.outcome import Outcome, judge, last_lines, memory_kills
@@ -147,6 +148,8 @@ def _tell(outcome: Outcome, folder: RunFolder, console: Console, again: str) -> 
     lines = _next_steps(outcome.exit_code, folder, again)
     if picture is not None:
         lines["picture"] = os.path.relpath(picture)
+    if unshipped_by(folder):
+        lines["ship"] = f"python -m aiftrain ship {shlex.quote(os.path.relpath(folder.path))}"
     for name, what in lines.items():
         console.print(Text(f"{name:<8} {what}"), soft_wrap=True)
 

@@ -168,6 +168,8 @@ class StorageSpec(Strict):
     background: bool = True  # written beside the training, from a copy of the state in the nodes' memory
     archives: tuple[ArchiveSpec, ...] = ()  # where complete checkpoints are carried to
     ship: Literal["during", "later"] = "during"  # while the run goes on, or by a person: python -m aiftrain ship
+    ship_minutes: float = Field(10.0, ge=0)  # that the end of a run waits for the archives, where it ships `during` it
+    keep_unshipped: int = Field(8, ge=0)  # checkpoints that retention leaves, the newest that an archive lacks
     seal: SealSpec = SealSpec()  # what leaves home is enciphered for
     bucket: str | None = None  # BUCKET[/PREFIX] of `service`: an archive there, before the others
     service: ServiceSpec | None = None  # what the choice of storage is; gone from a resolved spec, archives hold it

@@ -24,6 +24,7 @@ from aiftrain.train.profile.recorder import StepProfiler
 from aiftrain.train.rendezvous import agree, part
 from aiftrain.train.saving import Saver
 from aiftrain.train.schedule import Schedule
+from aiftrain.train.shipping import Shipping
 from aiftrain.train.snapshot import TrainState
 from aiftrain.train.together import outcome_of, share
 from aiftrain.train.tracking import Tracker
@@ -52,10 +53,13 @@ class Trainer:
     watchdog: Watchdog
     stragglers: stragglers.Watch
     profiler: StepProfiler
+    shipping: Shipping | None
 
     def run(self, state: TrainState) -> int:
         """Train from `state` to the end, or to a request to stop. Gives the exit code."""
         total, saved = self.timeline.total_steps, state.step
+        if self.shipping:
+            self.shipping.begin()
         while state.step < total:
             self.watchdog.alive()
             self.profiler.before(state.step + 1)
@@ -212,6 +216,8 @@ class Trainer:
         if state.step > saved:
             self._save(state)
         self.saver.finish()
+        if self.shipping:
+            self.shipping.hurry()
         self.tracker.event("end", step=state.step, exit_code=EXIT_RESUME)
         return EXIT_RESUME
 
@@ -222,4 +228,6 @@ class Trainer:
         self.saver.close()
         self.tracker.close()
         part()
+        if self.shipping:
+            self.shipping.close()
         self.lock.release()

@@ -18,6 +18,7 @@ from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.checkpoint.provenance import DataRecord, LayoutRecord, StorageRecord
 from aiftrain.checkpoint.shards import shard_name
+from aiftrain.checkpoint.spool import Removed, retain
 from aiftrain.data.corpus import PreparedCorpus
 from aiftrain.run.identity import recorded
 from aiftrain.run.layout import ParallelLayout
@@ -110,17 +111,17 @@ class Saver:
         commits = self._rank.rank == 0
         results = yield lambda: (self._commit(manifest, saved) if commits else [], self._stalled)
         self._tell(manifest.step, saved, time.monotonic() - started, max(stalled for _, stalled in results))
-        for step in results[0][0]:
-            self._tracker.event("removed", step=step)
+        for removed in results[0][0]:
+            self._tracker.event("removed", step=removed.step, **({"lacking": True} if removed.lacking else {}))
 
-    def _commit(self, manifest: Manifest, saved: list[Saved]) -> list[int]:
-        """Gives the steps that retention has removed."""
+    def _commit(self, manifest: Manifest, saved: list[Saved]) -> list[Removed]:
+        """Gives what retention has removed."""
         files = [each.record for each in saved]
         weights = hashlib.sha256("".join(each.weights for each in saved).encode()).hexdigest()
         storage = StorageRecord.of(self._catalog.folder)
         changes = {"files": files, "weights": weights, "storage": storage, "time": time.time()}
         self._catalog.commit(manifest.model_copy(update=changes))
-        return self._catalog.retain(self._spec.storage.keep_last, self._spec.storage.keep_every)
+        return retain(self._catalog, self._spec.storage)
 
     def _tell(self, step: int, saved: list[Saved], seconds: float, stalled: float) -> None:
         if uncopied := sum(not each.copied for each in saved) if self._spec.storage.background else 0:

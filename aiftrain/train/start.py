@@ -35,6 +35,7 @@ from aiftrain.train.randomness import seed_everything
 from aiftrain.train.rendezvous import agree, join, meet
 from aiftrain.train.saving import Saver
 from aiftrain.train.schedule import Schedule
+from aiftrain.train.shipping import shipping
 from aiftrain.train.snapshot import Checkpoints, TrainState
 from aiftrain.train.tracking import Tracker
 from aiftrain.train.watchdog import Watchdog
@@ -91,6 +92,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         stragglers=stragglers.Watch(
             spec.train.straggler_every, preflight.hosts, _stages(execution.layout), device, tracker
         ),
+        shipping=shipping(folder, spec, rank, tracker),
         watchdog=Watchdog(spec.train.hang_minutes * 60, RankProcess(folder, attempt, rank), tracker),
     )
     return trainer, checkpoints.resume(engine)

@@ -64,7 +64,7 @@ class Scene:
 @pytest.fixture
 def scene(straight: RunFolder, new_run: NewRun, tmp_path: Path) -> Scene:
     (tmp_path / "archive").mkdir()
-    run = new_run(*SAVING, f"storage.archives=[{tmp_path}/archive]")
+    run = new_run(*SAVING, f"storage.archives=[{tmp_path}/archive]", "storage.ship_minutes=0")
     return Scene(straight, run, tmp_path / "archive")
 
 

@@ -7,6 +7,7 @@ else in it, so that an edited manifest is recognised just like an edited shard.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -37,7 +38,8 @@ class Manifest(Digested):
 
     `parent` is the digest of the manifest that this one goes on from: saved before it, or resumed from, or gone back
     to. `weights` is a digest over the weights in all files, which two saves by the same ranks have alike where no
-    weight changed. Manifests from before these fields lack them, and are valid.
+    weight changed. Manifests from before these fields lack them, and are valid. `holds` is missing where it holds all
+    that a run goes on from.
     """
 
     format: int = FORMAT
@@ -60,11 +62,17 @@ class Manifest(Digested):
     layout: LayoutRecord | None = None
     data: DataRecord | None = None
     storage: StorageRecord | None = None
+    holds: Literal["weights"] | None = None
 
     @property
     def size(self) -> int:
         """Bytes of all files, the manifest itself left out."""
         return sum(file.size for file in self.files)
+
+    @property
+    def shards(self) -> list[FileRecord]:
+        """The files that hold tensors; beside them are attachments (attachments.py)."""
+        return [file for file in self.files if file.name.endswith(".safetensors")]
 
 
 def read_manifest(file: Path) -> Manifest:

@@ -167,7 +167,7 @@ class CheckpointReader:
 
     @property
     def _index(self) -> Index:
-        return self._known or self.look_into(record.name for record in self._manifest.files)
+        return self._known or self.look_into(record.name for record in self._manifest.shards)
 
     def _check(self, name: str, state: str, start: int, stop: int) -> None:
         reach = self._index.reach(f"{state}/{name}", start, stop)

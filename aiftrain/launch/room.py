@@ -32,7 +32,7 @@ def room_problems(spec: RunSpec, layout: ParallelLayout, folder: RunFolder) -> I
         yield Problem("storage.path", f"{there} cannot be written", fits)
         return
     more = _checkpoints_to_come(spec, len(catalog.steps()))
-    each_bytes, each_files = checkpoint_bytes(spec), layout.world_size + 2  # manifest and folder
+    each_bytes, each_files = checkpoint_bytes(spec), layout.world_size + 5  # manifest, attachments, and the folder
     for room in (_of_file_system(there), *quotas(there)):
         if room.octets is not None and room.octets < more * each_bytes:
             left, need = f"{room.octets / _GIB:,.1f} GiB", f"{more * each_bytes / _GIB:,.1f} GiB"

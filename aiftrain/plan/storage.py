@@ -13,6 +13,7 @@ from aiftrain.run.machine import StorageArea
 from aiftrain.run.spec import RunSpec
 
 TB = 1e12
+_BESIDES = 4  # files of a checkpoint that are no rank's: manifest, run.json, data.json, tokenizer
 _VARIABLE = re.compile(r"[<{$%]")  # where a documented path stops to be literal: /scratch/project_<id>
 
 
@@ -50,9 +51,9 @@ class StorageUse(Strict):
 
 
 def storage(spec: RunSpec, layout: ParallelLayout, calendar: Calendar, checkpoint_bytes: int) -> StorageUse:
-    """What the checkpoints of a run take: of each rank a file, and a manifest."""
+    """What the checkpoints of a run take: of each rank a file, and a few more."""
     kept = checkpoints_kept(spec)
-    kept_bytes, files = kept * checkpoint_bytes, kept * (layout.world_size + 1)
+    kept_bytes, files = kept * checkpoint_bytes, kept * (layout.world_size + _BESIDES)
     areas = spec.factory.storage_areas
     uses = tuple(_use(name, area, kept_bytes, files, calendar.days) for name, area in areas.items())
     destination = destination_of(spec)

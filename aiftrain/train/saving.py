@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from aiftrain.checkpoint.attachments import attach
 from aiftrain.checkpoint.background import BackgroundWriter
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.manifest import Manifest
@@ -116,7 +117,8 @@ class Saver:
 
     def _commit(self, manifest: Manifest, saved: list[Saved]) -> list[Removed]:
         """Gives what retention has removed."""
-        files = [each.record for each in saved]
+        attached = attach(self._catalog.step_folder(manifest.step), self._spec, self._corpus)
+        files = [*(each.record for each in saved), *attached]
         weights = hashlib.sha256("".join(each.weights for each in saved).encode()).hexdigest()
         storage = StorageRecord.of(self._catalog.folder)
         changes = {"files": files, "weights": weights, "storage": storage, "time": time.time()}

@@ -175,7 +175,7 @@ class Checkpoints:
         own = [file.name for file in manifest.files if file.name == shard_name(self.rank.rank)]
         if all(together(lambda: reader.look_into(own).holds(ranges))):
             return
-        share = self._share([file.name for file in manifest.files])
+        share = self._share([file.name for file in manifest.shards])
         reader.learn(together(lambda: reader.look_into(share).pack()), ranges)
 
     def _fill(self, reader: CheckpointReader, manifest: Manifest, wanted: list[LiveFragment]) -> None:

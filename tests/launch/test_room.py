@@ -45,7 +45,7 @@ def quota(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quota")
 def test_a_quota_for_files_counts_and_so_do_checkpoints_that_are_there(run_folder: RunFolder) -> None:
     [problem] = told(spec(keep_last=2), run_folder)
-    assert "the quota of usr ann leaves 10 files" in problem and "3 checkpoints more take 12" in problem
+    assert "the quota of usr ann leaves 10 files" in problem and "3 checkpoints more take 21" in problem
     assert "storage.keep_last=1," in problem
     (run_folder.checkpoints / "step-00000010").mkdir(parents=True)
     assert told(spec(keep_last=2), run_folder) == []

@@ -5,6 +5,7 @@ They are files of the manifest like any other: carried, verified, sealed and sig
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +20,6 @@ from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
 from aiftrain.data.corpus import PreparedCorpus, PreparedTokenizer
 from aiftrain.errors import DamagedError, UserError
-from aiftrain.run.folder import RunFolder
 from aiftrain.run.spec import RunSpec
 
 RUN, DATA = "run.json", "data.json"
@@ -34,10 +34,8 @@ def attach(folder: Path, spec: RunSpec, corpus: PreparedCorpus) -> list[FileReco
     A tokenizer's file that is gone is left out: no save fails because of it.
     """
     contents = {RUN: spec.model_dump_json(indent=2).encode(), DATA: corpus.model_dump_json(indent=2).encode()}
-    try:
+    with contextlib.suppress(OSError):
         contents[_tokenizer_name(corpus.tokenizer)] = corpus.tokenizer.path.read_bytes()
-    except OSError:
-        pass
     return [_write(folder / name, content) for name, content in contents.items()]
 
 
@@ -98,14 +96,3 @@ class Attachments:
         if hashlib.sha256(content).hexdigest() != record.sha256:
             raise DamagedError(f"{self.address}/{record.name} is damaged: its SHA-256 is not {record.sha256}")
         return content
-
-
-def corpus_of(folder: RunFolder) -> PreparedCorpus:
-    """What data.json of a run folder says. UserError where there is none."""
-    if not folder.data_json.is_file():
-        raise UserError(f"{folder.path} has no data.json, which names the tokenizer: has the run begun?")
-    try:
-        with machine_errors("read", folder.data_json):
-            return PreparedCorpus.model_validate_json(folder.data_json.read_bytes())
-    except ValidationError as error:
-        raise DamagedError(f"{folder.data_json} is damaged: {first_fault(error)}") from error

@@ -27,6 +27,7 @@ from aiftrain.checkpoint.custody import NAME as CUSTODY
 from aiftrain.checkpoint.custody import Custody
 from aiftrain.checkpoint.durable import machine_errors, remove_tree
 from aiftrain.checkpoint.manifest import MANIFEST, Manifest, read_manifest
+from aiftrain.checkpoint.milestones import read_milestones
 from aiftrain.checkpoint.shards import CheckpointReader
 from aiftrain.checkpoint.sources import FileSource
 from aiftrain.checkpoint.verify import Fault, check_files, check_sizes
@@ -221,14 +222,19 @@ class Catalog:
         """Remove all but the newest `keep_last` checkpoints, those at multiples of `keep_every` and the steps `spared`;
         the removed steps.
 
-        The newest is never removed, nor is the newest that has all its files in their full size. Void ones go once
-        the run has saved as many steps again.
+        The newest is never removed, nor is the newest that has all its files in their full size, nor a milestone. Void
+        ones go once the run has saved as many steps again.
         """
         if keep_last < 1:
             raise ValueError(f"keep_last is {keep_last}: the newest checkpoint always stays")
+        try:
+            milestones = read_milestones(self.folder)
+        except DamagedError:
+            return []  # which ones are to stay is not known; no save fails because of it
         entries = self.entries()
         kept = {entry.step for entry in entries[-keep_last:]}
         kept.update(spared)
+        kept.update(entry.step for entry in entries if entry.step in milestones)
         kept.update(entry.step for entry in entries if keep_every and entry.step % keep_every == 0)
         whole = (entry.step for entry in reversed(entries) if not check_sizes(entry.folder, entry.manifest.files))
         kept.update(step for step in [next(whole, None)] if step is not None)
@@ -238,6 +244,13 @@ class Catalog:
             self.custody.add("removed", step)
         self._remove_void(max(kept, default=0))
         return removed
+
+    def remove(self, step: int) -> None:
+        """Remove what there is of `step`. The caller sees to it that nobody needs it, and that no save is under way."""
+        complete = (self.step_folder(step) / MANIFEST).exists()
+        self._remove(self.step_folder(step))
+        if complete:
+            self.custody.add("removed", step)
 
     def _remove_void(self, newest: int) -> None:
         for folder in sorted(self.folder.glob("void-step-*")):

@@ -9,6 +9,7 @@ from typing import Literal
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.custody import NAME as CUSTODY
 from aiftrain.checkpoint.durable import machine_errors
+from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.checkpoint.signing.checkpoint import signature_faults
 from aiftrain.checkpoint.signing.keys import PublicKey
 from aiftrain.checkpoint.verify import Fault
@@ -62,7 +63,12 @@ def _summary(catalog: Catalog, step: int) -> Summary:
         return Summary(step, "damaged", size, message=str(error))
     if entry is None:
         return Summary(step, "incomplete", size)
-    return Summary(step, "complete", size, entry.manifest.tokens, entry.manifest.time)
+    return Summary(step, "complete", size, entry.manifest.tokens, entry.manifest.time, kind(entry.manifest))
+
+
+def kind(manifest: Manifest) -> str:
+    """What is special about a checkpoint, in words; empty: nothing is."""
+    return "complete, weights only" if manifest.holds else ""
 
 
 def _verification(catalog: Catalog, step: int, signer: PublicKey | None) -> Verification:

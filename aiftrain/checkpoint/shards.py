@@ -134,12 +134,12 @@ class CheckpointReader:
         values = np.empty(stop - start, np.float32)
         for piece, begin, end in self._index.cover(f"{state}/{name}", start, stop):
             offset = piece.offset + _FLOAT32.itemsize * (begin - piece.start)
-            self._shard(piece.file).read_into(offset, values[begin - start : end - start])
+            self.shard(piece.file).read_into(offset, values[begin - start : end - start])
         return values
 
     def extra(self, rank: int) -> dict[str, NDArray[Any]]:
         """The extra arrays that `rank` wrote."""
-        shard = self._shard(shard_name(rank))
+        shard = self.shard(shard_name(rank))
         return {key.removeprefix("extra/"): shard.read(key) for key in shard.tensors if key.startswith("extra/")}
 
     def check_complete(self) -> None:
@@ -156,7 +156,7 @@ class CheckpointReader:
         """Read the headers of these shards only, and from now on count on no others but what `learn` adds."""
         self._known = Index()
         for file in files:
-            self._known.add_shard(file, self._shard(file))
+            self._known.add_shard(file, self.shard(file))
         return self._known
 
     def learn(self, packed: Iterable[bytes], wanted: Mapping[str, list[Range]]) -> None:
@@ -179,7 +179,8 @@ class CheckpointReader:
             raise DamagedError(f"{self._where} holds no parameter {name}: it is a checkpoint of another model")
         return prod(self._manifest.shapes[name])
 
-    def _shard(self, file: str) -> TensorFile:
+    def shard(self, file: str) -> TensorFile:
+        """A shard by its name, open until others have taken its place."""
         shard = self._open.pop(file, None) or TensorFile(self._open_source(file))
         self._open[file] = shard
         if len(self._open) > _MOST_OPEN:

@@ -7,24 +7,18 @@ normalizes text gives the run's tokens with the package sentencepiece only.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from aiftrain.data.corpus import PreparedTokenizer
 from aiftrain.data.files import optional_module
-from aiftrain.errors import UserError
 from aiftrain.run.durable import replace_text
 
 
-def write_tokenizer(out: Path, tokenizer: PreparedTokenizer, sequence_length: int) -> None:
-    """Copy the tokenizer's file under the name transformers knows, and describe it. UserError where it is gone."""
-    if not tokenizer.path.is_file():
-        raise UserError(f"the tokenizer of the run, {tokenizer.path}, is not there any more: put it back to export")
-    is_json = tokenizer.path.suffix == ".json"
-    shutil.copyfile(tokenizer.path, out / ("tokenizer.json" if is_json else "tokenizer.model"))
-    document = _of_json(tokenizer) if is_json else _of_sentencepiece(tokenizer)
+def describe_tokenizer(out: Path, tokenizer: PreparedTokenizer, sequence_length: int) -> None:
+    """Write tokenizer_config.json for a tokenizer's file, which is in the folder already."""
+    document = _of_json(tokenizer) if tokenizer.path.suffix == ".json" else _of_sentencepiece(tokenizer)
     document |= {"model_max_length": sequence_length, "clean_up_tokenization_spaces": False}
     replace_text(out / "tokenizer_config.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 

@@ -31,7 +31,7 @@ VERBS = (
     Verb("profile", "step_profile", "RUN", "where the time of a run's steps went, if it ran with profile=true"),
     Verb("logs", "logs", "RUN", "what a rank prints; -f follows it to the run's end"),
     Verb("cancel", "cancel", "RUN", "have a run save and leave, in the queue or here"),
-    Verb("checkpoints", "checkpoints", "list|verify|sign|export RUN", "what a run has saved: is it whole, whose is it"),
+    Verb("checkpoints", "checkpoints", "ACTION PLACE [TO]", "list, verify, copy, prune, sign, export what is saved"),
     Verb("keys", "keys", "new|show FILE", "make a key to open sealed checkpoints with, or to sign"),
     Verb("ship", "ship", "RUN", "carry what a run has saved to its archives"),
     Verb("env", "env", "lock|diff|wheelhouse|pack WORD ...", "the software on the nodes: lock it, fetch it, pack it"),

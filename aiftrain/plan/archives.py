@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aiftrain.errors import ConfigError, Problem
+from aiftrain.errors import ConfigError, Problem, UserError
 from aiftrain.plan.groups import Groups, did_you_mean
-from aiftrain.run.storage import ServiceSpec, split_address
+from aiftrain.run.storage import ArchiveSpec, ServiceSpec, split_address
 
 GROUP = "storage"
 _WHERE = "storage.archives"
@@ -25,6 +25,14 @@ def with_services(storage: Mapping[str, Any], groups: Groups) -> dict[str, Any]:
         return dict(storage)  # pydantic says what is wrong with it
     described = [_described(archive, groups) for archive in archives]
     return dict(storage) | {"archives": [*own, *described], "bucket": None, "service": None}
+
+
+def archive_at(address: str, groups: Groups) -> ArchiveSpec:
+    """The archive that a person names. UserError for an address that can be none, or a service that does not exist."""
+    try:
+        return ArchiveSpec.model_validate(_described({"address": address}, groups))
+    except ValidationError as error:
+        raise UserError(f"{address!r}: {error.errors(include_url=False, include_input=False)[0]['msg']}") from error
 
 
 def services(groups: Groups) -> list[str]:

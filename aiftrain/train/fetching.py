@@ -127,7 +127,9 @@ class Fetcher:
                 self._tried.add((spec.address, step))
                 self._tracker.event("archive damaged", step=step, archive=spec.address, message=str(error))
                 continue
-            if entry is not None and not went_back_from(step, entry.rollbacks, rollbacks):
+            if entry is None or (isinstance(entry, Archived) and entry.manifest.holds):
+                continue
+            if not went_back_from(step, entry.rollbacks, rollbacks):
                 return _Found(spec, entry.manifest if isinstance(entry, Archived) else entry.envelope)
         return None
 

@@ -16,6 +16,7 @@ from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.checkpoint.rollbacks import read_rollbacks, set_void_aside, write_rollbacks
 from aiftrain.checkpoint.shards import CheckpointReader, shard_name
 from aiftrain.checkpoint.verify import check_files
+from aiftrain.checkpoint.weights_only import refuse_to_resume
 from aiftrain.errors import DamagedError, UserError
 from aiftrain.run.identity import changed, changed_past, recorded
 from aiftrain.run.rank import Rank
@@ -140,6 +141,7 @@ class Checkpoints:
 
     def _load(self, engine: Engine, entry: Checkpoint) -> TrainState:
         refuse_other_run(self.spec, entry)
+        refuse_to_resume(entry.manifest, str(entry.folder))
         with entry.reader() as reader:
             wanted = list(engine.fragments())
             self._find(reader, entry.manifest, wanted)

@@ -11,7 +11,10 @@ import tokenizers
 from numpy.typing import NDArray
 
 from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.checkpoint.described import model_at
+from aiftrain.checkpoint.export import Export, export
 from aiftrain.checkpoint.manifest import Manifest
+from aiftrain.checkpoint.places import Home
 from aiftrain.checkpoint.shards import Fragment, shard_name, write_shard
 from aiftrain.data.corpus import PreparedCorpus, PreparedTokenizer
 from aiftrain.run.folder import RunFolder
@@ -88,3 +91,10 @@ def _eos_id(tokenizer: Path) -> int:
     if tokenizer.suffix == ".json":
         return 256
     return int(sentencepiece.SentencePieceProcessor(model_file=str(tokenizer)).eos_id())
+
+
+def export_run(
+    folder: RunFolder, out: Path, step: int | None = None, shard_gb: float = 5.0, *, averaged: bool = False
+) -> Export:
+    """What `checkpoints export` does with a run folder."""
+    return export(model_at(Home.of(folder), step), out, shard_gb, averaged=averaged)

@@ -21,7 +21,6 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import aiftrain
-from aiftrain.checkpoint.export import export
 from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.checkpoint.shards import shard_name
 from aiftrain.errors import DamagedError, MachineError, UserError
@@ -33,6 +32,7 @@ from tests.checkpoint.run_to_export import (
     Weights,
     byte_tokenizer,
     corpus,
+    export_run,
     parameter_shapes,
     random_weights,
     save,
@@ -73,7 +73,7 @@ def make_run(tmp_path: Path, make_manifest: Callable[..., Manifest]) -> MakeRun:
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_transformers_computes_the_same_logits(tmp_path: Path, make_run: MakeRun, shape: dict[str, Any]) -> None:
     folder, weights = make_run(**shape)
-    exported = export(folder, tmp_path / "model")
+    exported = export_run(folder, tmp_path / "model")
     loaded: Any = AutoModelForCausalLM.from_pretrained(exported.folder, output_loading_info=True)
     model, report = loaded
     assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
@@ -90,7 +90,7 @@ def test_transformers_computes_the_same_logits(tmp_path: Path, make_run: MakeRun
 
 def test_the_folder_is_complete(tmp_path: Path, make_run: MakeRun) -> None:
     folder, _ = make_run(rope_theta=5e5)
-    exported = export(folder, tmp_path / "model")
+    exported = export_run(folder, tmp_path / "model")
     assert exported.step == 20
     assert exported.files == {path.name: path.stat().st_size for path in exported.folder.iterdir()}
     assert exported.files.keys() == {
@@ -106,7 +106,7 @@ def test_the_folder_is_complete(tmp_path: Path, make_run: MakeRun) -> None:
 
 def test_the_model_card_states_facts_of_the_run(tmp_path: Path, make_run: MakeRun) -> None:
     folder, _ = make_run()
-    card = (export(folder, tmp_path / "model").folder / "README.md").read_text(encoding="utf-8")
+    card = (export_run(folder, tmp_path / "model").folder / "README.md").read_text(encoding="utf-8")
     spec = folder.read_spec()
     for fact in (
         f"{spec.model.parameters:,}",
@@ -121,21 +121,21 @@ def test_the_model_card_states_facts_of_the_run(tmp_path: Path, make_run: MakeRu
 
 def test_the_average_is_exported_in_place_of_the_weights(tmp_path: Path, make_run: MakeRun) -> None:
     folder, weights = make_run(ema_decay=0.9)
-    exported = export(folder, tmp_path / "model", averaged=True).folder
+    exported = export_run(folder, tmp_path / "model", averaged=True).folder
     averages = load_file(exported / "model.safetensors")
     assert np.array_equal(averages["model.norm.weight"], weights["norm.weight"] + 1)
     assert "moving average over steps (decay 0.9)" in (exported / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_run_without_an_average_exports_none(tmp_path: Path, make_run: MakeRun) -> None:
-    with pytest.raises(UserError, match=r"keeps no average .* optimizer\.ema_decay"):
-        export(make_run()[0], tmp_path / "model", averaged=True)
+    with pytest.raises(UserError, match=r"has no average .* optimizer\.ema_decay"):
+        export_run(make_run()[0], tmp_path / "model", averaged=True)
     assert not (tmp_path / "model").exists()
 
 
 def test_the_tokenizer_loads_and_encodes_alike(tmp_path: Path, make_run: MakeRun) -> None:
     folder, _ = make_run()
-    loaded = AutoTokenizer.from_pretrained(export(folder, tmp_path / "model").folder)
+    loaded = AutoTokenizer.from_pretrained(export_run(folder, tmp_path / "model").folder)
     text = "Þetta er prófun, ένα τεστ\n\tčeština  !"
     assert loaded.encode(text) == tokenizers.Tokenizer.from_file(str(tmp_path / "bytes.json")).encode(text).ids
     assert loaded.decode(loaded.encode(text)) == text
@@ -149,7 +149,7 @@ def test_a_sentencepiece_tokenizer_goes_along(tmp_path: Path, make_run: MakeRun)
         byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
     )  # fmt: skip
     folder, _ = make_run(tokenizer=tmp_path / "pieces.model")
-    exported = export(folder, tmp_path / "model")
+    exported = export_run(folder, tmp_path / "model")
     assert (exported.folder / "tokenizer.model").read_bytes() == (tmp_path / "pieces.model").read_bytes()
     loaded = AutoTokenizer.from_pretrained(exported.folder)
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "pieces.model"))
@@ -159,8 +159,8 @@ def test_a_sentencepiece_tokenizer_goes_along(tmp_path: Path, make_run: MakeRun)
 
 def test_weights_are_split_into_files_of_the_given_size(tmp_path: Path, make_run: MakeRun) -> None:
     folder, _ = make_run()
-    whole = AutoModelForCausalLM.from_pretrained(export(folder, tmp_path / "whole").folder)
-    exported = export(folder, tmp_path / "split", shard_gb=32e3 / 1e9)
+    whole = AutoModelForCausalLM.from_pretrained(export_run(folder, tmp_path / "whole").folder)
+    exported = export_run(folder, tmp_path / "split", shard_gb=32e3 / 1e9)
     shards = {name for name in exported.files if name.endswith(".safetensors")}
     index = json.loads((exported.folder / "model.safetensors.index.json").read_text())
     assert len(shards) > 2 and shards == set(index["weight_map"].values())
@@ -175,7 +175,7 @@ def test_memory_holds_one_weight_at_a_time(tmp_path: Path, make_run: MakeRun) ->
     largest = max(array.nbytes for array in weights.values())
     total = sum(array.nbytes for array in weights.values())
     tracemalloc.start()
-    export(folder, tmp_path / "model")
+    export_run(folder, tmp_path / "model")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < largest + (2 << 20) < total / 2
@@ -184,35 +184,35 @@ def test_memory_holds_one_weight_at_a_time(tmp_path: Path, make_run: MakeRun) ->
 def test_a_folder_in_use_is_left_alone(tmp_path: Path, make_run: MakeRun) -> None:
     folder, _ = make_run()
     (tmp_path / "empty").mkdir()
-    assert export(folder, tmp_path / "empty").files
+    assert export_run(folder, tmp_path / "empty").files
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis.tex").write_text("years of work")
     for out in (tmp_path / "used", tmp_path / "used" / "thesis.tex"):
         with pytest.raises(UserError, match=f"{out.name} exists and is not empty: name a new folder"):
-            export(folder, out)
+            export_run(folder, out)
     assert (tmp_path / "used" / "thesis.tex").read_text() == "years of work"
 
 
 def test_wrong_wishes_are_refused(tmp_path: Path, make_run: MakeRun) -> None:
     folder, _ = make_run()
     with pytest.raises(UserError, match="no complete checkpoint of step 21; complete steps: 20"):
-        export(folder, tmp_path / "model", step=21)
+        export_run(folder, tmp_path / "model", step=21)
     with pytest.raises(UserError, match="above 0"):
-        export(folder, tmp_path / "model", shard_gb=0)
+        export_run(folder, tmp_path / "model", shard_gb=0)
     with pytest.raises(UserError, match="above 0"):
-        export(folder, tmp_path / "model", shard_gb=float("nan"))
+        export_run(folder, tmp_path / "model", shard_gb=float("nan"))
     with pytest.raises(UserError, match=r"no run folder"):
-        export(RunFolder(tmp_path / "nowhere"), tmp_path / "model")
+        export_run(RunFolder(tmp_path / "nowhere"), tmp_path / "model")
     (tmp_path / "bytes.json").unlink()
     with pytest.raises(UserError, match=r"bytes\.json, is not there any more"):
-        export(folder, tmp_path / "model")
+        export_run(folder, tmp_path / "model")
     folder.data_json.unlink()
     with pytest.raises(UserError, match=r"no data\.json"):
-        export(folder, tmp_path / "model")
+        export_run(folder, tmp_path / "model")
     folder.write_json(folder.run_json, small_spec(model=LLAMA | {"norm_eps": 1e-6}).model_dump(mode="json"))
     folder.write(folder.data_json, corpus(byte_tokenizer(tmp_path)).model_dump_json())
     with pytest.raises(UserError, match="another model"):
-        export(folder, tmp_path / "model")
+        export_run(folder, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -223,7 +223,7 @@ def test_damage_is_never_exported(tmp_path: Path, make_run: MakeRun) -> None:
     content[-3] ^= 1
     shard.write_bytes(content)
     with pytest.raises(DamagedError, match=f"is damaged: {shard.name}: SHA-256"):
-        export(folder, tmp_path / "model")
+        export_run(folder, tmp_path / "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bytes.json", "run"]
 
 
@@ -233,7 +233,7 @@ def test_a_failing_disk_leaves_nothing(tmp_path: Path, make_run: MakeRun, no_fil
     (tmp_path / ".model.part" / "leftover").touch()
     message = r"cannot write .*model\.safetensors: File too large"
     with no_file_beyond(65536), pytest.raises(MachineError, match=message):
-        export(folder, tmp_path / "model")
+        export_run(folder, tmp_path / "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bytes.json", "run"]
 
 
@@ -241,9 +241,10 @@ def test_no_torch_is_needed(tmp_path: Path, make_run: MakeRun) -> None:
     folder, _ = make_run()
     program = (
         "import sys; sys.modules.update(torch=None, transformers=None, safetensors=None)\n"
-        "from pathlib import Path; from aiftrain.checkpoint.export import export\n"
+        "from pathlib import Path; from aiftrain.checkpoint.described import model_at\n"
+        "from aiftrain.checkpoint.export import export; from aiftrain.checkpoint.places import Home\n"
         "from aiftrain.run.folder import RunFolder\n"
-        "print(export(RunFolder(sys.argv[1]), Path(sys.argv[2])))"
+        "print(export(model_at(Home.of(RunFolder(sys.argv[1]))), Path(sys.argv[2])))"
     )
     command = [sys.executable, "-c", program, str(folder.path), str(tmp_path / "model")]
     root = Path(aiftrain.__file__).parents[1]

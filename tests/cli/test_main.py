@@ -25,7 +25,7 @@ WRONG = {
     "no account": (["recipe=eu-llm-1b", "factory=lumi"], "account: lumi takes no job without one"),
     "no data": (["data", "prepare", "recipe=eu-llm-1b", "factory=lumi"], "data.root: not set"),
     "data does what": (["data", "erase", "recipe=smoke"], "invalid choice: 'erase'"),
-    "no such run": (["checkpoints", "list", "nowhere"], "nowhere is no run folder"),
+    "no such run": (["checkpoints", "list", "nowhere"], "there is no folder nowhere"),
     "no such run to sample": (["sample", "nowhere", "text"], "nowhere is no run folder"),
     "no text to sample": (["sample", "nowhere"], "required: text"),
     "no tokens to sample": (["sample", "nowhere", "text", "--tokens", "0"], "--tokens and --top-k are at least 1"),

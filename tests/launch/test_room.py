@@ -38,14 +38,14 @@ def test_more_bytes_than_any_disk_has_are_refused(run_folder: RunFolder) -> None
 
 @pytest.fixture
 def quota(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quota of 10 more files."""
-    monkeypatch.setattr("aiftrain.launch.room.quotas", lambda _: [Room(None, 10, "the quota of usr ann")])
+    """A quota of 20 more files."""
+    monkeypatch.setattr("aiftrain.launch.room.quotas", lambda _: [Room(None, 20, "the quota of usr ann")])
 
 
 @pytest.mark.usefixtures("quota")
 def test_a_quota_for_files_counts_and_so_do_checkpoints_that_are_there(run_folder: RunFolder) -> None:
     [problem] = told(spec(keep_last=2), run_folder)
-    assert "the quota of usr ann leaves 10 files" in problem and "3 checkpoints more take 21" in problem
+    assert "the quota of usr ann leaves 20 files" in problem and "3 checkpoints more take 21" in problem
     assert "storage.keep_last=1," in problem
     (run_folder.checkpoints / "step-00000010").mkdir(parents=True)
     assert told(spec(keep_last=2), run_folder) == []

@@ -23,20 +23,20 @@ def areas(**scratch: Any) -> dict[str, Any]:
 
 
 def test_bytes_and_files_by_hand() -> None:
-    """Two checkpoints are kept and one is being written; each is a file of four ranks, and a manifest."""
+    """Two checkpoints are kept and one is being written; each is a file of four ranks and four more."""
     use = stored(run())
-    assert (use.kept, use.kept_bytes, use.files) == (3, 300 * GB, 15)
+    assert (use.kept, use.kept_bytes, use.files) == (3, 300 * GB, 24)
     assert use.areas[0].fits is True
 
 
 @pytest.mark.parametrize(
     ("limits", "octets", "files", "both"),
     [
-        ({"quota_gb": 300, "max_files": 15}, True, True, True),
-        ({"quota_gb": 299, "max_files": 15}, False, True, False),
-        ({"quota_gb": 300, "max_files": 14}, True, False, False),
+        ({"quota_gb": 300, "max_files": 24}, True, True, True),
+        ({"quota_gb": 299, "max_files": 24}, False, True, False),
+        ({"quota_gb": 300, "max_files": 23}, True, False, False),
         ({"quota_gb": 300}, True, None, None),
-        ({"max_files": 14}, None, False, False),
+        ({"max_files": 23}, None, False, False),
         ({}, None, None, None),
     ],
 )

@@ -15,7 +15,7 @@ def states(folder: RunFolder, step: int | None = None) -> dict[str, np.ndarray]:
     """Every state of every parameter in the checkpoint of `step`, or the newest, whole, by "<state>/<parameter>"."""
     entry = Catalog(folder.checkpoints).find(step)
     reader = entry.reader()
-    keys = list(reader.look_into(file.name for file in entry.manifest.files))
+    keys = list(reader.look_into(file.name for file in entry.manifest.shards))
     split = {key: key.split("/", 1) for key in keys}
     return {key: reader.read(name, state, 0, prod(reader.shapes[name])) for key, (state, name) in split.items()}
 

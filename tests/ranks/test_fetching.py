@@ -9,13 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aiftrain.checkpoint.archive import Archive
+from aiftrain.checkpoint.archive import Archive, open_contents
 from aiftrain.checkpoint.carry import carry
 from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.checkpoint.copying import copy_files
+from aiftrain.checkpoint.described import model_at
+from aiftrain.checkpoint.export import export
+from aiftrain.checkpoint.fetch import fetch
 from aiftrain.checkpoint.history import Rollback
+from aiftrain.checkpoint.places import Away, Home
 from aiftrain.checkpoint.rollbacks import write_rollbacks
+from aiftrain.checkpoint.saved import saved_at_home
 from aiftrain.checkpoint.shards import shard_name
 from aiftrain.checkpoint.stores.folder import FolderStore
+from aiftrain.checkpoint.weights_only import weights_only
 from aiftrain.run.folder import RunFolder
 from tests.checkpoint.conftest import flip
 from tests.ranks.comparing import states
@@ -142,3 +149,29 @@ def test_with_the_archive_out_of_reach_it_goes_on_but_does_not_begin(nursery: Nu
     scene.put(home=[15], archive=[])
     goes_on(nursery, scene)
     assert ("resume", 15) in scene.happened()
+
+
+def test_weights_alone_are_passed_over(nursery: Nursery, scene: Scene, straight: RunFolder) -> None:
+    scene.put(home=[], archive=[5])
+    with weights_only(saved_at_home(Catalog(straight.checkpoints).find(10))) as weights:
+        copy_files(weights, scene.archive)
+    goes_on(nursery, scene)
+    assert scene.happened() == [("fetched", 5), ("resume", 5)]
+
+
+def test_weights_alone_at_home_are_refused(nursery: Nursery, scene: Scene, straight: RunFolder) -> None:
+    with weights_only(saved_at_home(Catalog(straight.checkpoints).find(10))) as weights:
+        copy_files(weights, scene.archive)
+    fetch(open_contents(scene.archive.find(10)), scene.home)
+    ranks = nursery.start(scene.run, 2)
+    assert ranks.wait() == [2, 2]
+    assert "holds weights only, and no run can go on from it" in ranks.log()
+
+
+def test_an_archive_alone_can_be_exported(scene: Scene, straight: RunFolder, tmp_path: Path) -> None:
+    scene.put(home=[], archive=[10])
+    there = export(model_at(Away(scene.archive)), tmp_path / "there").folder
+    here = export(model_at(Home.of(straight), 10), tmp_path / "here").folder
+    assert {file.name: file.read_bytes() for file in there.iterdir()} == {
+        file.name: file.read_bytes() for file in here.iterdir()
+    }

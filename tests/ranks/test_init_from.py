@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from aiftrain.checkpoint.catalog import Catalog
-from aiftrain.checkpoint.export import export
 from aiftrain.checkpoint.model_card import model_card
 from aiftrain.run.folder import RunFolder
+from tests.checkpoint.run_to_export import export_run
 from tests.ranks.comparing import states
 from tests.ranks.conftest import Nursery, events, losses
 
@@ -30,7 +30,7 @@ def trained(nursery: Nursery, new_run: NewRun) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def published(trained: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(trained, tmp_path_factory.mktemp("exported") / "model", shard_gb=1e-4).folder
+    return export_run(trained, tmp_path_factory.mktemp("exported") / "model", shard_gb=1e-4).folder
 
 
 def from_it(published: Path) -> list[str]:

@@ -1,6 +1,6 @@
-"""`checkpoints ACTION RUN`: what a run has saved, whether it is intact, and what can be made of it.
+"""`checkpoints ACTION PLACE`: what runs have saved, at home or in an archive, and what can be done with it.
 
-Each action is a module with `run(folder, options) -> exit code`, imported when it is used.
+Each action is a module with `run(options) -> exit code`, imported when it is used.
 """
 
 from __future__ import annotations
@@ -9,19 +9,33 @@ import argparse
 import importlib
 
 from aiftrain.cli.checkpoints.options import add_options, check_options
-from aiftrain.run.folder import RunFolder
+from aiftrain.errors import UserError
 
-ACTIONS = {"list": "listing", "verify": "verify", "sign": "sign", "export": "export"}  # and the module of each
+ACTIONS = {  # and the module of each
+    "list": "listing",
+    "verify": "verify",
+    "copy": "copy",
+    "prune": "prune",
+    "keep": "keep",
+    "sign": "sign",
+    "export": "export",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=list(ACTIONS), help="what to do")
-    parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/smoke/0123456789ab")
+    where = "a run folder (runs/smoke/0123456789ab), an archive's folder, or s3://SERVICE/BUCKET[/PREFIX]"
+    parser.add_argument("place", metavar="PLACE", help=where)
+    parser.add_argument("to", metavar="TO", nargs="?", help="copy: the place that it goes to")
     add_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     check_options(options)
+    if (options.to is None) == (options.action == "copy"):
+        raise UserError(
+            "copy takes two places: FROM and TO" if options.to is None else f"{options.to}: one place is enough"
+        )
     module = importlib.import_module(f"{__name__}.{ACTIONS[options.action]}")
-    code: int = module.run(RunFolder(options.run), options)
+    code: int = module.run(options)
     return code

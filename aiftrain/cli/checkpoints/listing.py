@@ -1,4 +1,4 @@
-"""`checkpoints list`: what a run has saved."""
+"""`checkpoints list`: what is at a place, of one run or of all that are there."""
 
 from __future__ import annotations
 
@@ -6,31 +6,49 @@ import argparse
 import time
 from dataclasses import asdict
 
-from aiftrain.checkpoint.catalog import Catalog
-from aiftrain.checkpoint.listing import Summary, summaries
+from aiftrain.checkpoint.listing import Summary
+from aiftrain.checkpoint.places import Home, Place
 from aiftrain.cli import output
+from aiftrain.cli.checkpoints.places import runs_at
 from aiftrain.errors import EXIT_OK, UserError
-from aiftrain.run.folder import RunFolder
 
 
-def run(folder: RunFolder, options: argparse.Namespace) -> int:
-    catalog = Catalog.of_run(folder, folder.read_spec())
-    found = [summary for summary in summaries(catalog) if options.step in (None, summary.step)]
-    if options.step is not None and not found:
-        raise UserError(f"{catalog.folder} has no checkpoint of step {options.step}")
+def run(options: argparse.Namespace) -> int:
+    runs = runs_at(options)
+    found = [(run, _wanted(run, options.step)) for run in runs]
+    if options.step is not None and not any(summaries for _, summaries in found):
+        raise UserError(f"{options.place} has no checkpoint of step {options.step}")
     if options.json:
-        output.print_json({"folder": str(catalog.folder), "checkpoints": [asdict(summary) for summary in found]})
+        documents = [_document(*each) for each in found]
+        output.print_json(documents[0] if isinstance(runs[0], Home) else {"place": options.place, "runs": documents})
         return EXIT_OK
-    if not found:
-        output.console().print(f"{catalog.folder} has no checkpoint", soft_wrap=True)
-        return EXIT_OK
-    header = ("step", "tokens", "size", "saved", "state")
-    output.show(output.table(header, map(_row, found), numbers=(0, 1, 2)), output.console())
+    for place, summaries in found:
+        _show(place, summaries, named=not isinstance(place, Home))
     return EXIT_OK
 
 
+def _wanted(place: Place, step: int | None) -> list[Summary]:
+    return [summary for summary in place.summaries() if step in (None, summary.step)]
+
+
+def _document(place: Place, summaries: list[Summary]) -> dict[str, object]:
+    checkpoints = [asdict(summary) for summary in summaries]
+    return {"folder": place.address, "lineage": place.lineage, "checkpoints": checkpoints}
+
+
+def _show(place: Place, summaries: list[Summary], *, named: bool) -> None:
+    console = output.console()
+    if not summaries:
+        console.print(f"{place.address} has no checkpoint", soft_wrap=True)
+        return
+    if named:
+        console.print(f"run {place.lineage}", style="bold")
+    header = ("step", "tokens", "size", "saved", "state")
+    output.show(output.table(header, map(_row, summaries), numbers=(0, 1, 2)), console)
+
+
 def _row(summary: Summary) -> tuple[str, str, str, str, str]:
-    tokens = output.count(summary.tokens or 0)
+    tokens = "" if summary.tokens is None else output.count(summary.tokens)
     return (
         f"{summary.step:,}",
         tokens,

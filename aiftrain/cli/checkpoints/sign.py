@@ -13,9 +13,10 @@ from aiftrain.errors import EXIT_OK, UserError
 from aiftrain.run.folder import RunFolder
 
 
-def run(folder: RunFolder, options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     if options.key is None:
         raise UserError("sign needs --key FILE; `python -m aiftrain keys new FILE --for signing` makes one")
+    folder = RunFolder(options.place)
     entry = Catalog.of_run(folder, folder.read_spec()).find(options.step)
     key = SigningKey.read(options.key, passphrase_from(options.passphrase_file))
     signature = sign(entry, key)

@@ -1,32 +1,79 @@
-"""`checkpoints verify`: whether what a run has saved is what was written."""
+"""`checkpoints verify`: whether what is at a place is what was written."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import asdict
 
-from aiftrain.checkpoint.catalog import Catalog
-from aiftrain.checkpoint.listing import verify
+from aiftrain.checkpoint.listing import Verification, verify
+from aiftrain.checkpoint.places import Away, Home
 from aiftrain.checkpoint.signing.keys import PublicKey
 from aiftrain.cli import output
-from aiftrain.errors import EXIT_FAILED, EXIT_OK
-from aiftrain.run.folder import RunFolder
+from aiftrain.cli.checkpoints.places import runs_at
+from aiftrain.cli.progress import Bar, Stop
+from aiftrain.errors import EXIT_FAILED, EXIT_OK, UserError
 
 
-def run(folder: RunFolder, options: argparse.Namespace) -> int:
-    catalog = Catalog.of_run(folder, folder.read_spec())
+def run(options: argparse.Namespace) -> int:
     signer = PublicKey.read(options.public_key) if options.public_key else None
-    found = verify(catalog, options.step, signer)
-    damaged = any(each.faults for each in found)
+    runs = runs_at(options)
+    with Stop() as stop, Bar(output.console(as_json=options.json), stop) as bar:
+        found = [(run, _verify(run, options.step, signer, bar)) for run in runs]
+    damaged = any(each.faults for _, verifications in found for each in verifications)
     if options.json:
-        checkpoints = [asdict(each) for each in found]
-        document = {"folder": str(catalog.folder), "intact": not damaged, "checkpoints": checkpoints}
-        output.print_json(document | {"signed_with": signer.fingerprint if signer else None})
-        return EXIT_FAILED if damaged else EXIT_OK
+        _print_json(options.place, found, signer)
+    else:
+        whole = f"signed with {signer.fingerprint[:16]}, and intact" if signer else "intact"
+        for place, verifications in found:
+            _show(place, verifications, whole)
+    return EXIT_FAILED if damaged else EXIT_OK
+
+
+def _verify(place: Home | Away, step: int | None, signer: PublicKey | None, bar: Bar) -> list[Verification]:
+    if isinstance(place, Home):
+        return verify(place.catalog, step, signer)
+    if signer:
+        raise UserError(f"{place.address} is an archive, and signatures are at home: verify the run folder's")
+    found = list(_verify_away(place, step, bar))
+    if not found:
+        what = "no checkpoint to verify" if step is None else f"no complete checkpoint of step {step}"
+        raise UserError(f"{place.address} has {what}")
+    return found
+
+
+def _verify_away(place: Away, step: int | None, bar: Bar) -> Iterator[Verification]:
+    for summary in place.summaries():
+        if summary.status == "incomplete" or step not in (None, summary.step):
+            continue
+        bar.begin(f"step {summary.step:,} at {place.address}", summary.size)
+        faults = place.verify(summary.step, bar.advance)
+        bar.end()
+        yield Verification(summary.step, summary.size, tuple(faults))
+
+
+def _print_json(place: str, found: list[tuple[Home | Away, list[Verification]]], signer: PublicKey | None) -> None:
+    documents = [
+        {
+            "folder": run.address,
+            "lineage": run.lineage,
+            "intact": not any(each.faults for each in verifications),
+            "checkpoints": [asdict(each) for each in verifications],
+        }
+        for run, verifications in found
+    ]
+    signed = {"signed_with": signer.fingerprint if signer else None}
+    if isinstance(found[0][0], Home):
+        output.print_json(documents[0] | signed)
+    else:
+        output.print_json({"place": place, "intact": all(each["intact"] for each in documents), "runs": documents})
+
+
+def _show(place: Home | Away, verifications: list[Verification], whole: str) -> None:
     console = output.console()
-    whole = f"signed with {signer.fingerprint[:16]}, and intact" if signer else "intact"
-    for each in found:
+    if isinstance(place, Away):
+        console.print(f"run {place.lineage}", style="bold")
+    for each in verifications:
         console.print(f"step {each.step:,}: {'damaged' if each.faults else whole} ({output.size(each.size)})")
         for fault in each.faults:
             console.print(f"  {fault}", markup=False, soft_wrap=True)
-    return EXIT_FAILED if damaged else EXIT_OK

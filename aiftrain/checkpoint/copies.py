@@ -1,0 +1,44 @@
+"""Which checkpoints lie at one place alone, as far as anybody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiftrain.checkpoint.archive import Archive
+from aiftrain.checkpoint.ledger import unshipped
+from aiftrain.checkpoint.places import Away, Home
+from aiftrain.checkpoint.stores.base import Store
+from aiftrain.errors import AiftrainError
+from aiftrain.run.spec import RunSpec
+from aiftrain.run.storage import ArchiveSpec
+
+
+def sole_copies(place: Home | Away, opened: Callable[[ArchiveSpec], Store]) -> set[int]:
+    """The steps that must stay here, for no other place is known to have them.
+
+    At home: what has not arrived in every archive of the run. In an archive, where the run's policy asks for two
+    copies: what no other archive of the run that can be reached has; its home may be gone.
+    """
+    if isinstance(place, Home):
+        return set(unshipped(place.catalog, [archive.address for archive in place.spec.storage.archives]))
+    spec = _spec_of(place)
+    if spec is None or spec.policy.copies < 2:
+        return set()
+    own = place.archive.store.address.rstrip("/")
+    others = [archive for archive in spec.storage.archives if archive.address.rstrip("/") != own]
+    elsewhere = [step for archive in others for step in _steps_at(archive, place.lineage, opened)]
+    return {summary.step for summary in place.summaries()} - set(elsewhere)
+
+
+def _spec_of(place: Away) -> RunSpec | None:
+    try:
+        return place.find().attachments.spec()
+    except AiftrainError:  # sealed, and no identity here; or nothing complete
+        return None
+
+
+def _steps_at(spec: ArchiveSpec, lineage: str, opened: Callable[[ArchiveSpec], Store]) -> list[int]:
+    try:
+        return Archive(opened(spec), lineage).steps()
+    except AiftrainError:
+        return []

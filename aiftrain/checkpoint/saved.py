@@ -1,0 +1,71 @@
+"""One complete checkpoint, alike for all who read it: at home, in an archive, or sealed there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from aiftrain.checkpoint.archive import Archived
+from aiftrain.checkpoint.attachments import Attachments
+from aiftrain.checkpoint.catalog import Checkpoint
+from aiftrain.checkpoint.durable import reading
+from aiftrain.checkpoint.manifest import FileRecord, Manifest
+from aiftrain.checkpoint.progress import Progress, unwatched
+from aiftrain.checkpoint.sealing.opened import OpenedCheckpoint
+from aiftrain.checkpoint.shards import CheckpointReader
+from aiftrain.checkpoint.verify import Fault, check_blocks
+from aiftrain.errors import DamagedError
+
+_BLOCK = 1 << 19  # bytes: some of them stay in the cache of a core
+_AT_ONCE = 4  # files read at a time
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One complete checkpoint, open to read. `address` is where it is, for messages.
+
+    `blocks` gives the content of a file, not compared with its record. `sealed`: nothing is given that is not what was
+    sealed, so that reading all of it beforehand tells no more.
+    """
+
+    address: str
+    manifest: Manifest
+    reader: Callable[[], CheckpointReader]
+    blocks: Callable[[FileRecord], Iterator[bytes]]
+    sealed: bool = False
+
+    @property
+    def attachments(self) -> Attachments:
+        return Attachments(self.address, self.manifest, self.blocks)
+
+    def faults(self, progress: Progress = unwatched) -> list[Fault]:
+        """What is wrong with it: every file is read, several at a time."""
+        with ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1)) as threads:
+            found = threads.map(lambda file: check_blocks(self.blocks(file), file, progress), self.manifest.files)
+            return [fault for fault in found if fault is not None]
+
+    def check_whole(self, progress: Progress = unwatched) -> None:
+        """DamagedError where its files are not what was written: all of them are read."""
+        faults = self.faults(progress)
+        if faults:
+            raise DamagedError(f"{self.address} is damaged: {'; '.join(map(str, faults))}")
+
+
+def saved_at_home(checkpoint: Checkpoint) -> Saved:
+    folder = checkpoint.folder
+    return Saved(str(folder), checkpoint.manifest, checkpoint.reader, partial(_blocks, folder))
+
+
+def saved_away(entry: Archived | OpenedCheckpoint) -> Saved:
+    sealed = isinstance(entry, OpenedCheckpoint)
+    return Saved(entry.address, entry.manifest, entry.reader, entry.blocks, sealed)
+
+
+def _blocks(folder: Path, record: FileRecord) -> Iterator[bytes]:
+    with reading(folder / record.name), (folder / record.name).open("rb", buffering=0) as stream:
+        while block := stream.read(_BLOCK):
+            yield block

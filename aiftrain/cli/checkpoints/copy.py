@@ -1,0 +1,105 @@
+"""`checkpoints copy FROM TO`: a checkpoint to another place; again after whatever happened, and it goes on."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+
+from aiftrain.checkpoint.archive import Archive
+from aiftrain.checkpoint.copying import copy_files, copy_sealed
+from aiftrain.checkpoint.fetch import fetch
+from aiftrain.checkpoint.places import Away, Home
+from aiftrain.checkpoint.weights_only import refuse_to_resume, weights_only
+from aiftrain.cli import output
+from aiftrain.cli.checkpoints.places import is_bucket, one_run_at, open_place, spec_of
+from aiftrain.cli.progress import Bar, Stop
+from aiftrain.errors import EXIT_OK, ConfigError, UserError
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.lock import RunLock
+from aiftrain.run.policy import PolicySpec
+from aiftrain.run.residency import archive_problems
+from aiftrain.run.spec import RunSpec
+from aiftrain.run.storage import ArchiveSpec
+
+
+def run(options: argparse.Namespace) -> int:
+    origin = one_run_at(options)
+    steps = _steps(origin, options)
+    with Stop() as stop, Bar(output.console(as_json=options.json), stop) as bar:
+        for step in steps:
+            _copy(origin, step, options, bar)
+            bar.end()
+            bar.console.print(f"step {step:,} is at {options.to} (read back)", soft_wrap=True)
+    if options.json:
+        output.print_json({"from": origin.address, "to": options.to, "lineage": origin.lineage, "steps": steps})
+    return EXIT_OK
+
+
+def _steps(origin: Home | Away, options: argparse.Namespace) -> list[int]:
+    complete = [each.step for each in origin.summaries() if each.status == "complete"]
+    if options.all and complete:
+        return complete
+    if options.step is None and complete:
+        return complete[-1:]
+    return [origin.find(options.step).manifest.step]  # which says what there is, where there is none
+
+
+def _copy(origin: Home | Away, step: int, options: argparse.Namespace, bar: Bar) -> None:
+    if not is_bucket(options.to) and RunFolder(options.to).run_json.exists():
+        _bring_home(origin, step, Home.of(RunFolder(options.to)), options, bar)
+    else:
+        _bring_away(origin, step, spec_of(options.to, options), options, bar)
+
+
+def _bring_home(origin: Home | Away, step: int, home: Home, options: argparse.Namespace, bar: Bar) -> None:
+    if isinstance(origin, Home):
+        raise UserError(f"{options.to} is a run folder too: copy to an archive, and from there home")
+    if origin.lineage != home.lineage:
+        raise UserError(f"{options.to} is the run {home.lineage}, the checkpoint one of {origin.lineage}")
+    if options.weights_only:
+        raise UserError(f"{options.to} is a run folder, and no run goes on from weights only: name an archive's folder")
+    entry = origin.entry(step)
+    refuse_to_resume(entry.manifest, entry.address)
+    lock = RunLock(home.folder.lock)
+    lock.acquire()  # a run at work saves there
+    try:
+        bar.begin(f"step {step:,} to {home.address}", entry.manifest.size)
+        fetch(entry, home.catalog, bar.advance)
+    finally:
+        lock.release()
+
+
+def _bring_away(origin: Home | Away, step: int, to: ArchiveSpec, options: argparse.Namespace, bar: Bar) -> None:
+    sealed = origin.sealed(step) if isinstance(origin, Away) else None
+    if sealed and not options.weights_only:
+        _check_policy(None if to.is_folder else origin.find(step).attachments.spec(), to, sealed=True)
+        bar.begin(f"step {step:,} to {to.address}", sum(file.size for file in sealed.envelope.files))
+        copy_sealed(sealed, Archive(open_place(to), origin.lineage), bar.advance)
+        return
+    saved = origin.find(step)
+    run = origin.spec if isinstance(origin, Home) else saved.attachments.spec()
+    recipients = run.storage.seal.recipients if run and run.storage.seal.where != "none" else ()
+    _check_policy(run, to, sealed=bool(recipients))
+    archive = Archive(open_place(to), origin.lineage)
+    with ExitStack() as stack:
+        if options.weights_only:
+            _refuse_in_the_way(run, to)
+            bar.begin(f"step {step:,}, verified", saved.manifest.size)
+            saved = stack.enter_context(weights_only(saved, bar.advance))
+        bar.begin(f"step {step:,} to {to.address}", saved.manifest.size)
+        copy_files(saved, archive, recipients, bar.advance)
+
+
+def _check_policy(run: RunSpec | None, to: ArchiveSpec, *, sealed: bool) -> None:
+    """ConfigError where the policy does not let checkpoints go there. A run that is not known has the default one."""
+    policy = run.policy if run else PolicySpec()
+    problems = archive_problems(policy, to.service, "checkpoints", sealed=sealed) if to.service else []
+    if problems:
+        raise ConfigError(problems)
+
+
+def _refuse_in_the_way(run: RunSpec | None, to: ArchiveSpec) -> None:
+    """UserError where the run's own checkpoint of that step is to go: an archive holds one of each step."""
+    own = [archive.address.rstrip("/") for archive in run.storage.archives] if run else []
+    if to.address.rstrip("/") in own:
+        raise UserError(f"{to.address} is an archive of this run's complete checkpoints: choose another place")

@@ -1,0 +1,80 @@
+"""From what a person calls a place (a run folder, an archive's folder, s3://SERVICE/BUCKET) to the runs there."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiftrain.checkpoint.archive import Archive
+from aiftrain.checkpoint.places import Away, Home, archives_in, looks_like_one_run
+from aiftrain.checkpoint.stores.base import Store
+from aiftrain.checkpoint.stores.bucket import open_bucket
+from aiftrain.checkpoint.stores.folder import FolderStore
+from aiftrain.errors import UserError
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.storage import ArchiveSpec
+
+
+def runs_at(options: argparse.Namespace) -> Sequence[Home | Away]:
+    """All runs at `options.place`, or those whose lineage begins with `options.lineage`. UserError where none is."""
+    place, digits = options.place, options.lineage or ""
+    if is_bucket(place):
+        return archives_in(open_place(spec_of(place, options)), digits)
+    folder = Path(place)
+    if (folder / "run.json").exists():
+        return [_home(RunFolder(folder), digits)]
+    _check_is_folder(folder)
+    folder = folder.resolve()
+    if looks_like_one_run(folder) and not digits:
+        return [Away(Archive(FolderStore(folder.parent), folder.name))]
+    return archives_in(FolderStore(folder), digits)
+
+
+def one_run_at(options: argparse.Namespace) -> Home | Away:
+    """The only run there. UserError where there are several, naming them."""
+    runs = runs_at(options)
+    if len(runs) > 1:
+        names = ", ".join(run.lineage for run in runs)
+        raise UserError(
+            f"{options.place} has several runs: choose one with --lineage DIGITS (its first are enough): {names}"
+        )
+    return runs[0]
+
+
+def spec_of(place: str, options: argparse.Namespace) -> ArchiveSpec:
+    """A place as a configuration describes it. No Hydra, and for a folder no file of conf/ is read."""
+    if not is_bucket(place):
+        return ArchiveSpec(address=str(Path(place).resolve()))
+    from aiftrain.plan.archives import archive_at
+    from aiftrain.plan.groups import Groups
+
+    return archive_at(place, Groups((options.conf,) if options.conf else ()))
+
+
+def open_place(spec: ArchiveSpec) -> Store:
+    """The store that a place is: one that a person named, or an archive of a run."""
+    return FolderStore(Path(spec.address)) if spec.is_folder else open_bucket(spec)
+
+
+def is_bucket(place: str) -> bool:
+    return place.startswith("s3:")
+
+
+def _home(folder: RunFolder, digits: str) -> Home:
+    home = Home.of(folder)
+    if not home.lineage.startswith(digits):
+        raise UserError(f"{folder.path} is the run {home.lineage}, not one that begins with {digits}")
+    return home
+
+
+def _check_is_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    near = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    close = difflib.get_close_matches(folder.name, near, n=1)
+    advice = f"; did you mean {folder.parent / close[0]}?" if close else ""
+    raise UserError(
+        f"there is no folder {folder}{advice}\n      a place is a run folder, an archive's folder, or s3://SERVICE/BUCKET"
+    )

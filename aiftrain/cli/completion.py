@@ -71,7 +71,7 @@ _ACTIONS = {
     "keys": ("new", "show"),
     "env": ("lock", "diff", "wheelhouse", "pack"),
 }
-_OF_A_RUN = ("status", "watch", "logs", "cancel", "ship")
+_OF_A_RUN = ("status", "watch", "logs", "cancel", "ship", "egress")
 
 
 def run_completion(words: list[str]) -> int:

@@ -7,6 +7,7 @@ import math
 
 from aiftrain.cli import output
 from aiftrain.errors import EXIT_OK, UserError
+from aiftrain.run import door
 from aiftrain.run.folder import RunFolder
 
 
@@ -23,22 +24,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     _check(options)
     folder = RunFolder(options.run)
-    folder.read_spec()  # says what is wrong with a wrong folder before torch is loaded
+    spec = folder.read_spec()  # says what is wrong with a wrong folder before torch is loaded
     try:
         from aiftrain.train.sample import sample
     except ImportError as error:
         missing = error.name or "torch"
         raise UserError(f"sampling needs {missing}, which cannot be imported: install the extra `train`") from error
 
-    continued = sample(
-        folder,
-        options.text,
-        tokens=options.tokens,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        seed=options.seed,
-        step=options.step,
-    )
+    with door.opened(spec.policy):
+        continued = sample(
+            folder,
+            options.text,
+            tokens=options.tokens,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            seed=options.seed,
+            step=options.step,
+        )
     if options.json:
         output.print_json({"prompt": options.text, "continuation": continued})
     else:

@@ -16,10 +16,10 @@ from rich.text import Text
 from aiftrain.cli import output
 from aiftrain.cli.progress import Bar, Stop
 from aiftrain.errors import EXIT_FAILED, EXIT_OK, UserError
-from aiftrain.run import egress
+from aiftrain.run import door, residency
+from aiftrain.run.contacts import Record
 from aiftrain.run.folder import RunFolder, read_lines
 from aiftrain.run.lock import PATIENCE
-from aiftrain.run.residency import archive_hosts
 
 if TYPE_CHECKING:
     from aiftrain.checkpoint.catalog import Catalog, Checkpoint
@@ -48,11 +48,14 @@ def run(options: argparse.Namespace) -> int:
     spec = folder.read_spec()
     if not spec.storage.archives:
         raise UserError(f"{folder.path} names no archive to ship to: start the run again with storage.archives=[PLACE]")
-    catalog = Catalog.of_run(folder, spec)
-    if hosts := archive_hosts(spec.storage.archives):
-        egress.install(egress.Guard(spec.policy, hosts))
-    patience = _HANDOVER if options.with_ranks else PATIENCE
-    with shipping_lock(catalog, patience), Stop() as stop, Bar(output.console(as_json=options.json), stop) as bar:
+    residency.check(spec, folder.path)
+    catalog, record = Catalog.of_run(folder, spec), Record(folder.ship_egress)
+    with (
+        door.opened(spec.policy, residency.archive_hosts(spec.storage.archives), record),
+        shipping_lock(catalog, _HANDOVER if options.with_ranks else PATIENCE),
+        Stop() as stop,
+        Bar(output.console(as_json=options.json), stop) as bar,
+    ):
         told = _Told(bar)
         shipper = Shipper(catalog, destinations(spec), told)
         patient = options.follow and not options.with_ranks

@@ -34,6 +34,7 @@ VERBS = (
     Verb("checkpoints", "checkpoints", "ACTION PLACE [TO]", "list, verify, copy, prune, sign, export what is saved"),
     Verb("keys", "keys", "new|show FILE", "make a key to open sealed checkpoints with, or to sign"),
     Verb("ship", "ship", "RUN", "carry what a run has saved to its archives"),
+    Verb("egress", "egress", "RUN", "whom a run's processes spoke to, and which rule allowed it"),
     Verb("env", "env", "lock|diff|wheelhouse|pack WORD ...", "the software on the nodes: lock it, fetch it, pack it"),
     Verb("bench", "bench", "[OVERRIDE ...]", "measure this machine: products, memory, links, training steps"),
     Verb("doctor", "doctor", "[OVERRIDE ...]", "is this machine fit to run it"),

@@ -17,10 +17,12 @@ from aiftrain.data.encoding import Job, encode_unit
 from aiftrain.data.spans import Span
 from aiftrain.data.tokenizer import Tokenizer, load_tokenizer
 from aiftrain.errors import AiftrainError, MachineError
+from aiftrain.run.door import shut
 
 
 def main() -> None:
-    """Work until the input ends."""
+    """Work until the input ends. Nothing of that needs a network."""
+    shut()
     lines: SimpleQueue[str] = SimpleQueue()
     Thread(target=_listen, args=(lines,), daemon=True).start()
     answers = _claim_standard_output()

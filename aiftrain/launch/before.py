@@ -23,6 +23,7 @@ from aiftrain.plan.prediction import STARTUP_SECONDS
 from aiftrain.run.env_lock import changed_files, read_lock
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.machine import Container
+from aiftrain.run.residency import mount_problems
 from aiftrain.run.spec import RunSpec
 
 _FETCH = {  # where there is a network
@@ -41,6 +42,7 @@ def check_before_queue(
     _refuse_a_second_job(spec, folder)
     problems = [
         *_folder_problems(folder),
+        *mount_problems(spec, folder.path),
         *_data_problems(corpus),
         *_software_problems(spec, folder),
         *_time_problems(spec, plan),

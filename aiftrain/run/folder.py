@@ -29,6 +29,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.events = self.path / "events.jsonl"
         self.logs = self.path / "logs"
+        self.ship_egress = self.logs / "ship.egress.jsonl"
         self.lock = self.path / "lock"
         self.env_lock = self.path / "env.lock.json"
         self.picture = self.path / "loss.png"
@@ -43,6 +44,14 @@ class RunFolder:
     def attempt_logs(self, attempt: int) -> Path:
         """The folder of one start's logs."""
         return self.logs / f"attempt-{attempt:03d}"
+
+    def egress(self, attempt: int, rank: int) -> Path:
+        """Whom one rank spoke to in one start."""
+        return self.attempt_logs(attempt) / f"rank-{rank:05d}.egress.jsonl"
+
+    def egress_files(self) -> list[Path]:
+        """Of all ranks in all starts, and of the shipper."""
+        return [*sorted(self.logs.glob("attempt-*/*.egress.jsonl")), self.ship_egress]
 
     def environment(self, attempt: int) -> Path:
         """What one start's rank 0 ran with."""

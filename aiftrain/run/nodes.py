@@ -44,6 +44,13 @@ def job_names(environ: Mapping[str, str] = os.environ) -> frozenset[str]:
     return frozenset(name.lower() for name in names if name)
 
 
+def name_servers(file: Path = Path("/etc/resolv.conf")) -> frozenset[Address]:
+    """Those that this machine asks for the addresses of names (resolv.conf(5))."""
+    lines = (line.split() for line in _read(file).splitlines())
+    servers = (parse_address(line[1]) for line in lines if len(line) > 1 and line[0] == "nameserver")
+    return frozenset(server for server in servers if server)
+
+
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="ascii")

@@ -15,7 +15,6 @@ from pydantic import Field, field_validator, model_validator
 
 from aiftrain.run.base import Provenance, Strict
 
-Purpose = Literal["checkpoints", "logs", "metrics", "data"]
 Fact = Literal["location", "operator_seat", "owner_seat"]
 
 HTTP, HTTPS = 80, 443
@@ -24,7 +23,7 @@ _HOST = re.compile(r"(?:\[(?P<literal>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9_.-]+
 
 
 class Rule(Strict):
-    """What may hold one kind of bytes away from the site. All conditions hold together; an empty list lets nothing by.
+    """What may hold checkpoints away from the site. All conditions hold together; an empty list lets nothing by.
 
     A jurisdiction is a country (ISO 3166-1, two letters) or a name of `policy.jurisdictions`. `hosts` are exact names.
     """
@@ -45,16 +44,18 @@ class Rule(Strict):
 
 
 class PolicySpec(Strict):
-    """Where the bytes of a run may go, by what they are. By default nowhere: they stay on file systems of the site."""
+    """Where the bytes of a run may go. By default nowhere: they stay on file systems of the site.
+
+    `checkpoints` decides on storage services, `wandb_hosts` on where metrics go, `fuse` on file systems that hold any
+    of a run's bytes. Nothing here sends logs or data anywhere else.
+    """
 
     name: str = "site"
     jurisdictions: dict[str, tuple[str, ...]] = {}  # names for several countries, such as EEA
     checkpoints: Rule = Rule()
-    logs: Rule = Rule()
-    metrics: Rule = Rule()
-    data: Rule = Rule()
     copies: int = Field(1, ge=1, le=2)  # of every checkpoint, home among them, at different places
     wandb_hosts: tuple[str, ...] = ()  # of wandb servers that metrics may be sent to: HOST or HOST:PORT
+    fuse: tuple[str, ...] = ()  # programs whose file systems are the site's, as ceph-fuse: FUSE is what users can mount
     hosts: tuple[str, ...] = ()  # that a run may connect to besides: HOST or HOST:PORT, 443 where none is named
     addresses: dict[str, tuple[str, ...]] = {}  # HOST: networks that its addresses must be of, as 192.0.2.0/24
     networks: tuple[str, ...] = ()  # that belong to the job's nodes, where their names do not lead there
@@ -64,10 +65,6 @@ class PolicySpec(Strict):
     def countries(self, allowed: tuple[str, ...]) -> set[str]:
         """The countries that a rule's jurisdictions mean."""
         return {country for name in allowed for country in self.jurisdictions.get(name, (name,))}
-
-    def rules(self) -> dict[Purpose, Rule]:
-        """Each purpose with its rule."""
-        return {"checkpoints": self.checkpoints, "logs": self.logs, "metrics": self.metrics, "data": self.data}
 
     @field_validator("wandb_hosts", "hosts")
     @classmethod
@@ -86,11 +83,10 @@ class PolicySpec(Strict):
 
     @model_validator(mode="after")
     def _jurisdictions_are_known(self) -> PolicySpec:
-        for purpose, rule in self.rules().items():
-            for key in ("locations", "operator_seats", "owner_seats"):
-                for name in getattr(rule, key):
-                    if name not in self.jurisdictions and not _COUNTRY.fullmatch(name):
-                        raise ValueError(f"{purpose}.{key}: {name!r} is {self._no_jurisdiction()}")
+        for key in ("locations", "operator_seats", "owner_seats"):
+            for name in getattr(self.checkpoints, key):
+                if name not in self.jurisdictions and not _COUNTRY.fullmatch(name):
+                    raise ValueError(f"checkpoints.{key}: {name!r} is {self._no_jurisdiction()}")
         for name, countries in self.jurisdictions.items():
             wrong = [country for country in countries if not _COUNTRY.fullmatch(country)]
             if wrong:

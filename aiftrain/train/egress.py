@@ -1,33 +1,79 @@
-"""A rank's door: shut from its first moment on, then open to what the run's policy names."""
+"""Whom a rank may speak to, whom it speaks to, and what becomes of it where that is not allowed."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from aiftrain.errors import UserError
-from aiftrain.run import egress, quiet
-from aiftrain.run.policy import PolicySpec, address_of
-from aiftrain.run.residency import archive_hosts
+from aiftrain.errors import EXIT_USER, UserError
+from aiftrain.run import door, quiet, residency
+from aiftrain.run.connections import Connection
+from aiftrain.run.contacts import Contact, Record
+from aiftrain.run.folder import RunFolder
+from aiftrain.run.nodes import Address, own_addresses, parse_address
+from aiftrain.run.policy import spelled
+from aiftrain.run.rank import Rank
+from aiftrain.run.sampler import Sampler
 from aiftrain.run.spec import RunSpec
+from aiftrain.train.preflight.board import Board
+from aiftrain.train.process import RankProcess
+from aiftrain.train.tracking import write_event
 
-NOBODY = PolicySpec()
-
-
-def shut() -> None:
-    """Let no connection out of this process, and keep the libraries quiet that it will import, until `open_to`."""
-    quiet.silence(os.environ, NOBODY)
-    egress.install(egress.Guard(NOBODY))
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 
-def open_to(spec: RunSpec) -> None:
-    """Let out what the run's policy names. UserError where a library would phone home in spite of the environment."""
+class Egress:
+    """One rank's. Its door is open once this is made; `watch` follows when all ranks are there."""
+
+    def __init__(self, spec: RunSpec, folder: RunFolder, attempt: int, rank: Rank) -> None:
+        self._policy, self._folder, self._attempt, self._rank = spec.policy, folder, attempt, rank
+        _refuse_loud_libraries()
+        hosts = residency.tracking_hosts(spec)
+        if spec.storage.ship == "during":
+            hosts |= residency.archive_hosts(spec.storage.archives)
+        self._guard = door.open_to(spec.policy, hosts, Record(folder.egress(attempt, rank.rank)))
+
+    def watch(self, store: Store) -> None:
+        """From now on look at what native libraries and children do. Every rank calls it."""
+        self._guard.nodes = _addresses_of_all(Board(store, self._rank))
+        Sampler(self._guard, self._on_forbidden)
+
+    def _on_forbidden(self, contact: Contact, connection: Connection) -> None:
+        """Tell it; where the policy says so, end who did it, and this rank with it: no step is worth more bytes."""
+        message = self._message(contact)
+        print(message, file=sys.stderr, flush=True)
+        if self._rank.rank == 0:
+            write_event(self._folder, self._attempt, "egress", message=message, **asdict(contact))
+        if self._policy.on_violation == "stop":
+            if connection.process != os.getpid():
+                os.kill(connection.process, signal.SIGKILL)
+            os._exit(RankProcess(self._folder, self._attempt, self._rank).end(EXIT_USER, message))
+
+    def _message(self, contact: Contact) -> str:
+        where = spelled(str(contact.address), contact.port or 0)
+        named = f" ({contact.host})" if contact.host else ""
+        return (
+            f"policy.hosts: {contact.process} has a connection to {where}{named} by {contact.protocol}, which "
+            f"policy={self._policy.name} does not allow. If that is a node of the job: policy.networks=[NETWORK]; if "
+            "it may be told what this run knows: policy.hosts=[HOST]; policy.on_violation=record only writes it down"
+        )
+
+
+def _refuse_loud_libraries() -> None:
+    """UserError where a library would phone home in spite of the environment."""
     loud = list(quiet.loud())
     if loud:
         raise UserError(f"a library would phone home: {'; '.join(loud)}. What has changed it since this rank began?")
-    quiet.silence(os.environ, spec.policy)
-    hosts = {}
-    if spec.tracking.wandb == "online":
-        hosts[address_of(spec.tracking.base_url or "")] = "policy.wandb_hosts"
-    if spec.storage.ship == "during":
-        hosts |= archive_hosts(spec.storage.archives)
-    egress.install(egress.Guard(spec.policy, hosts))
+
+
+def _addresses_of_all(board: Board) -> frozenset[Address]:
+    """Of all nodes of the job: of their fast interconnects too, which no name may lead to."""
+    board.tell("addresses", [str(address) for address in own_addresses()])
+    if board.is_first:
+        board.tell("all addresses", sorted({address for each in board.words("addresses") for address in each}))
+    found = map(parse_address, board.words("all addresses", [0])[0])
+    return frozenset(address for address in found if address)

@@ -15,10 +15,11 @@ from types import FrameType
 from typing import NoReturn
 
 from aiftrain.errors import EXIT_FAILED, AiftrainError, UserError
+from aiftrain.run import egress
+from aiftrain.run.door import shut
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.process import die_with_parent
 from aiftrain.run.rank import Rank, read_rank
-from aiftrain.train.egress import shut
 
 
 class StopRequest:
@@ -99,6 +100,7 @@ def live(arguments: list[str], module: str, work: Work) -> int:
         code, message = EXIT_FAILED, f"{type(error).__name__}: {error}"
     if message:
         print(message, file=sys.stderr)
+    egress.close()
     return code if process is None else process.end(code, message)
 
 

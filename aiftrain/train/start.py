@@ -21,7 +21,7 @@ from aiftrain.run.spec import RunSpec
 from aiftrain.train import stragglers
 from aiftrain.train.affinity import bind_near_device
 from aiftrain.train.briefing import Briefing
-from aiftrain.train.egress import open_to
+from aiftrain.train.egress import Egress
 from aiftrain.train.engine import Engine
 from aiftrain.train.guard import Guard
 from aiftrain.train.loop import Trainer
@@ -47,12 +47,13 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     briefing, store = meet(rank, lambda: begin(folder, attempt, rank, lock))
     spec, execution, corpus = briefing.spec, briefing.execution, briefing.corpus
     assert corpus is not None, "a run that trains has data"
-    open_to(spec)
+    egress = Egress(spec, folder, attempt, rank)
     if rank.local_rank == 0 and rank.rank > 0:
         check_software(folder, briefing.env_lock, attempt, rank)
     preflight = Preflight(spec, execution.layout, folder, attempt, rank)
     cores = bind_near_device(rank, spec.hardware)
     preflight.look(store)
+    egress.watch(store)
     device = join(rank, spec.hardware, store)
     seed_everything(spec.seed, rank.rank, spec.train.deterministic)
     tracker = Tracker(folder, spec, rank, attempt)
@@ -107,7 +108,7 @@ def new_engine(spec: RunSpec, execution: Execution, config: dict[str, Any], devi
 def begin(folder: RunFolder, attempt: int, rank: Rank, lock: RunLock) -> Briefing:
     """What rank 0 does for all: look into the run folder, and make sure that nobody else is at work there."""
     briefing = Briefing.read(folder)
-    residency.check(briefing.spec)
+    residency.check(briefing.spec, folder.path)
     check_software(folder, briefing.env_lock, attempt, rank)
     _take(lock, briefing.spec)
     refuse_loop(folder, briefing.spec.launcher, attempt)

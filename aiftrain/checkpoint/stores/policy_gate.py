@@ -15,7 +15,7 @@ class PolicyGate:
     def __init__(self, archive: ArchiveSpec, run: RunSpec) -> None:
         assert archive.service is not None, "a folder has no gate"
         sealed = bool(run.storage.seal.for_archives)
-        problems = archive_problems(run.policy, archive.service, "checkpoints", sealed=sealed)
+        problems = archive_problems(run.policy, archive.service, sealed=sealed)
         if problems:
             raise ConfigError(problems)
         self._guard = Guard(run.policy, archive_hosts([archive]))

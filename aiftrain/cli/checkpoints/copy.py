@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
+from pathlib import Path
 
 from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.copying import copy_files, copy_sealed
@@ -17,7 +18,7 @@ from aiftrain.errors import EXIT_OK, ConfigError, UserError
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.lock import RunLock
 from aiftrain.run.policy import PolicySpec
-from aiftrain.run.residency import archive_problems
+from aiftrain.run.residency import archive_problems, folder_problems
 from aiftrain.run.spec import RunSpec
 from aiftrain.run.storage import ArchiveSpec
 
@@ -93,7 +94,10 @@ def _bring_away(origin: Home | Away, step: int, to: ArchiveSpec, options: argpar
 def _check_policy(run: RunSpec | None, to: ArchiveSpec, *, sealed: bool) -> None:
     """ConfigError where the policy does not let checkpoints go there. A run that is not known has the default one."""
     policy = run.policy if run else PolicySpec()
-    problems = archive_problems(policy, to.service, "checkpoints", sealed=sealed) if to.service else []
+    if to.service:
+        problems = archive_problems(policy, to.service, sealed=sealed)
+    else:
+        problems = list(folder_problems(policy, "checkpoints copy", Path(to.address)))
     if problems:
         raise ConfigError(problems)
 

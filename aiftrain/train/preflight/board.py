@@ -25,6 +25,11 @@ class Board:
         self._store: Store = dist.PrefixStore("preflight", store)  # type: ignore[attr-defined]
         self._rank = rank
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which answers."""
+        return self._rank.rank == 0
+
     def tell(self, topic: str, value: Any) -> None:
         """Pin up this rank's word on `topic`, and go on."""
         self._store.set(f"{topic}/{self._rank.rank}", json.dumps(value))

@@ -7,9 +7,11 @@ and closes between two looks is not seen, nor what belongs to another user or an
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from aiftrain.run.nodes import Address, parse_address
 
 _PROC = Path("/proc")
 _TABLES = ("tcp", "tcp6", "udp", "udp6")
+_REREAD = 10.0  # seconds: the kernel goes through its whole table of sockets for each reader, some ms on any machine
 _LISTENS = b"0A"  # TCP_LISTEN, include/net/tcp_states.h
 _SOCKET = "socket:["
 
@@ -37,11 +40,16 @@ class Family:
 
     def __init__(self) -> None:
         self._children: dict[int, str] = {}  # and when each began, in the kernel's clock ticks
+        self._owners: dict[bytes, int] = {}  # of the sockets at the last look
+        self._open: list[Connection] = []
+        self._read = -math.inf
 
     def connections(self) -> list[Connection]:
-        """What is open now."""
+        """What is open now; of sockets that were there before, as it was up to `_REREAD` seconds ago."""
         owners = {inode: process for process in self.processes() for inode in _sockets(process)}
-        return list(_outgoing(owners)) if owners else []
+        if owners != self._owners or time.monotonic() - self._read > _REREAD:
+            self._owners, self._open, self._read = owners, list(_outgoing(owners)), time.monotonic()
+        return self._open
 
     def processes(self) -> list[int]:
         """Their numbers, this process' own first."""

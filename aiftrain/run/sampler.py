@@ -25,25 +25,20 @@ OnForbidden = Callable[[Contact, Connection], None]
 
 
 class Sampler:
-    """Starts at once, and ends with the process. `on_forbidden` hears once of each contact that no rule allows."""
+    """Goes on to the end of the process. `on_forbidden` hears once of each contact that no rule allows."""
 
     def __init__(self, guard: Guard, on_forbidden: OnForbidden) -> None:
         self._guard, self._on_forbidden = guard, on_forbidden
         self._family = Family()
         self._told: set[Contact] = set()
         self._looked_up = -math.inf
+
+    def start(self) -> None:
+        """From now on look, in a thread of its own."""
         threading.Thread(target=self._watch, name="egress", daemon=True).start()
 
-    def _watch(self) -> None:
-        while True:
-            began = time.thread_time()
-            try:
-                self._look()
-            except MachineError as error:  # a full disk, which the training meets too
-                print(error, file=sys.stderr, flush=True)
-            time.sleep(max(_EVERY, (time.thread_time() - began) / _SHARE))
-
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Note who is connected now."""
         for connection in self._family.connections():
             rule = self._rule(connection)
             contact = self._contact(connection, rule)
@@ -51,6 +46,15 @@ class Sampler:
             if rule is None and contact not in self._told:
                 self._told.add(contact)
                 self._on_forbidden(contact, connection)
+
+    def _watch(self) -> None:
+        while True:
+            began = time.thread_time()
+            try:
+                self.look()
+            except MachineError as error:  # a full disk, which the training meets too
+                print(error, file=sys.stderr, flush=True)
+            time.sleep(max(_EVERY, (time.thread_time() - began) / _SHARE))
 
     def _contact(self, connection: Connection, rule: str | None) -> Contact:
         process, address = name_of(connection.process), str(connection.address)

@@ -40,7 +40,7 @@ class Egress:
     def watch(self, store: Store) -> None:
         """From now on look at what native libraries and children do. Every rank calls it."""
         self._guard.nodes = _addresses_of_all(Board(store, self._rank))
-        Sampler(self._guard, self._on_forbidden)
+        Sampler(self._guard, self._on_forbidden).start()
 
     def _on_forbidden(self, contact: Contact, connection: Connection) -> None:
         """Tell it; where the policy says so, end who did it, and this rank with it: no step is worth more bytes."""

@@ -36,10 +36,18 @@ class Outside:
         self._world = subprocess.Popen(["unshare", "--net", sys.executable, __file__, str(self._notes)])
         hosts = folder / "hosts"
         hosts.write_text("".join(f"{address} {name}\n" for name, address in NAMES.items()))
+        servers = folder / "resolv.conf"
+        servers.write_text("nameserver 127.0.0.1\n")  # where none listens: one that is not there takes 10 s
         _wait_for(lambda: all(_is_elsewhere(process.pid) for process in (self._site, self._world)))
         _lay_cable(self._site.pid, self._world.pid)
-        _in(self._site.pid, "mount", "--bind", str(hosts), "/etc/hosts")
+        for file in (hosts, servers):
+            _in(self._site.pid, "mount", "--bind", str(file), f"/etc/{file.name}")
         _wait_for(lambda: self._notes.read_text().count("\n") == 1)
+
+    @property
+    def site(self) -> int:
+        """A process in the site's network, for who wants to enter it (setns(2))."""
+        return self._site.pid
 
     def run(self, program: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a Python program at the site."""

@@ -5,20 +5,30 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 from base64 import b64encode
 from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
-from tests.rigs.outside import Outside
+from aiftrain.run import door
+from aiftrain.run.contacts import read_contacts
+from aiftrain.run.egress import CHECKPOINTS, EgressError, Guard, installed
+from aiftrain.run.policy import PolicySpec
+from tests.rigs.outside import ELSEWHERE, WORLD, WORLD6, Outside
 from tests.rigs.ways_out import WAYS, secret_of
 
-MAY_MAKE_NETWORKS = os.geteuid() == 0 and all(map(shutil.which, ("ip", "unshare", "nsenter")))
+MAY_MAKE_NETWORKS = os.geteuid() == 0 and all(map(shutil.which, ("ip", "unshare", "nsenter", "curl")))
 TRY = "import runpy; runpy.run_module('tests.rigs.ways_out', run_name='__main__')"
+KERNEL = "import runpy; runpy.run_module('tests.rigs.seen_by_kernel', run_name='__main__')"
 ALLOWED = "an allowed host"
 FORBIDDEN = [name for name in WAYS if name != ALLOWED]
 
-pytestmark = pytest.mark.skipif(not MAY_MAKE_NETWORKS, reason="needs root, and apt-get install iproute2 util-linux")
+pytestmark = pytest.mark.skipif(
+    not MAY_MAKE_NETWORKS, reason="needs root, and apt-get install iproute2 util-linux curl"
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +97,88 @@ except EgressError as error:
     finished = outside.run(program, SLURM_JOB_NODELIST="node1,foreign.example", AIFTRAIN_SUFFIX="")
     assert finished.stdout.startswith("policy.hosts: refused a connection to 198.51.100.2"), finished.stderr
     assert len(outside.arrived()) == 1
+
+
+def test_what_native_code_and_children_do_is_seen_and_what_no_rule_allows_is_told(
+    outside: Outside, tmp_path: Path
+) -> None:
+    record = tmp_path / "rank-00000.egress.jsonl"
+    finished = outside.run(KERNEL, str(record))
+    assert finished.returncode == 0, finished.stderr
+    told = json.loads(finished.stdout)
+    assert sorted(told) == [
+        ["curl", "tcp", WORLD, 443],
+        ["curl", "tcp", WORLD6, 80],
+        ["curl", "tcp", ELSEWHERE, 443],
+        ["python", "tcp", WORLD, 8080],
+    ]
+    allowed = [seen.contact for seen in read_contacts([record]) if seen.contact.outcome == "allowed"]
+    assert {(each.process, each.host, each.rule) for each in allowed} == {
+        ("curl", "allowed.example", "policy.hosts"),
+        ("python", None, "this machine"),
+    }
+    assert len(outside.arrived()) == 5  # none of them by the proxy that is not there
+
+
+@pytest.mark.slow
+def test_wandb_online_sends_nothing_to_a_server_that_the_policy_does_not_name(outside: Outside) -> None:
+    """Its own process is native code, and not Python's: the environment and the sampler are what holds it back."""
+    outside.arrived()
+    program = """
+import os, tempfile
+from aiftrain.run import door
+from aiftrain.run.policy import PolicySpec
+door.open_to(PolicySpec())
+import wandb
+os.chdir(tempfile.mkdtemp())
+settings = wandb.Settings(mode="online", base_url="http://foreign.example", init_timeout=5, login_timeout=5)
+try:
+    wandb.init(project="any", settings=settings)
+    print("it began")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    key = {"WANDB_API_KEY": "0" * 40, "WANDB_MODE": "online", "WANDB__SERVICE_WAIT": "30"}
+    finished = outside.run(program, **key)
+    assert "it began" not in finished.stdout and "Error" in finished.stdout, finished.stderr
+    assert outside.arrived() == []
+
+
+def test_a_store_is_opened_where_it_was_judged_and_sends_on_to_no_other_host() -> None:
+    policy = PolicySpec(hosts=("mirror.example.eu",), addresses={"store.example.eu": ("192.0.2.0/24",)})
+    guard = Guard(policy, {("store.example.eu", 443): CHECKPOINTS})
+    guard.endpoint("store.example.eu")
+    guard.address("store.example.eu", "192.0.2.9")
+    guard.redirect("store.example.eu", "store.example.eu")
+    with pytest.raises(EgressError, match=r"policy\.hosts: refused a store at mirror"):
+        guard.endpoint("mirror.example.eu")  # may be spoken to, and is no store
+    for target in ("mirror.example.eu", "169.254.169.254"):
+        with pytest.raises(EgressError, match=f"refused to go on from store.example.eu, which redirects to {target}"):
+            guard.redirect("store.example.eu", target)
+    with pytest.raises(EgressError, match=r"policy\.addresses\.store\.example\.eu"):
+        guard.address("store.example.eu", "198.51.100.9")
+
+
+def test_networks_that_a_host_is_pinned_to_are_its_own_without_a_look_up() -> None:
+    guard = Guard(PolicySpec(hosts=("store.example.eu",), addresses={"store.example.eu": ("192.0.2.0/24",)}))
+    assert guard.connect("192.0.2.77", 443) == "policy.hosts"
+    for host, port in (("192.0.2.77", 80), ("192.0.3.77", 443)):
+        with pytest.raises(EgressError):
+            guard.connect(host, port)
+
+
+def test_the_jobs_nodes_are_known_by_the_addresses_they_tell() -> None:
+    guard, node = Guard(PolicySpec()), ip_address("10.1.0.9")
+    assert guard.rule_of(node, 4000) is None
+    guard.nodes = frozenset({node})
+    assert guard.rule_of(node, 4000) == "the job's nodes"
+
+
+def test_a_door_is_opened_for_a_while() -> None:
+    environ, before = dict(os.environ), installed()
+    with door.opened(PolicySpec()):
+        assert os.environ["HF_HUB_OFFLINE"] == "1"
+        with pytest.raises(EgressError):
+            socket.create_connection(("192.0.2.1", 443), timeout=1)
+    assert dict(os.environ) == environ
+    assert installed() is before

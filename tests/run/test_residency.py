@@ -86,4 +86,6 @@ def test_a_run_from_before_there_were_policies_stays_at_the_site(run_folder: Run
 def test_a_rank_asks_again(tmp_path: Path) -> None:
     """Somebody may have changed run.json since it was planned."""
     with pytest.raises(ConfigError, match=r"policy\.wandb_hosts"):
-        check(small_spec(tracking={"name": "online", "wandb": "online", "base_url": "https://wandb.example.eu"}), tmp_path)
+        check(
+            small_spec(tracking={"name": "online", "wandb": "online", "base_url": "https://wandb.example.eu"}), tmp_path
+        )

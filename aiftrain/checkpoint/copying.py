@@ -1,4 +1,4 @@
-"""Copies of checkpoints from one place to another: what is there of a copy stays, what arrives is read back.
+"""Copies of checkpoints from one place to another: what is there of a copy stays, what arrives is compared.
 
     home, archive -> archive   as the files are, or sealed on the way where the run asks for it
     sealed archive -> archive  object by object, which takes no key
@@ -21,6 +21,7 @@ from aiftrain.checkpoint.saved import Saved
 from aiftrain.checkpoint.sealing.envelope import ENVELOPE
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.sealing.writing import seal_checkpoint
+from aiftrain.checkpoint.several import several
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.checkpoint.verify import check_blocks
 from aiftrain.errors import DamagedError, MachineError
@@ -35,8 +36,8 @@ class _Object:
     blocks: Callable[[], Iterator[bytes]]
 
 
-def copy_files(saved: Saved, archive: Archive, recipients: Sequence[str] = (), progress: Progress = unwatched) -> None:
-    """Make a checkpoint one of `archive`, sealed where there are recipients.
+def copy_files(saved: Saved, archive: Archive, progress: Progress = unwatched) -> None:
+    """Make a checkpoint one of `archive`, sealed where that has recipients.
 
     DamagedError where it is not what was written; AlreadyThereError where the archive has another one of that step;
     MachineError where the archive fails.
@@ -44,9 +45,10 @@ def copy_files(saved: Saved, archive: Archive, recipients: Sequence[str] = (), p
     manifest = saved.manifest
     if _is_there(archive, manifest.step, manifest.digest):
         return
-    if recipients:
+    if archive.recipients:
         blocks = partial(_checked, saved, progress)
-        seal_checkpoint(archive.store, archive.place(manifest.step), manifest, blocks, recipients, progress)
+        archive.store.check_private()
+        seal_checkpoint(archive.store, archive.place(manifest.step), manifest, blocks, archive.recipients, progress)
         return
     objects = [
         _Object(
@@ -87,21 +89,27 @@ def _is_there(archive: Archive, step: int, digest: str) -> bool:
     return found is not None
 
 
-def _deliver(objects: Iterable[_Object], archive: Archive, step: int, progress: Progress) -> None:
-    """Have all objects at the place of a step, each of them read back there."""
+def _deliver(objects: Sequence[_Object], archive: Archive, step: int, progress: Progress) -> None:
+    """Have all objects at the place of a step, each of them compared there."""
     there = {entry.name.rpartition("/")[2]: entry.size for entry in archive.objects(step)}
-    owed = []
-    for each in objects:
-        if there.get(each.record.name) == each.record.size and _is_whole(archive, step, each, progress):
-            progress(each.record.size)
-        else:
-            owed.append(each)
-    archive.store.check_room(sum(each.record.size for each in owed), len(owed) + 1)
-    for each in owed:
-        name = f"{archive.place(step)}/{each.record.name}"
-        archive.store.write(name, _checking(each.blocks(), each.record, each.origin, progress), each.record.size)
-        if not _is_whole(archive, step, each, progress):
-            raise MachineError(f"{archive.store.address}/{name} does not keep what it is given")
+
+    def is_there(each: _Object) -> bool:
+        return there.get(each.record.name) == each.record.size and _is_whole(archive, step, each, progress)
+
+    present = several(is_there, objects)
+    owed = [each for each, is_present in zip(objects, present, strict=True) if not is_present]
+    size = sum(each.record.size for each in owed)
+    archive.store.check_private()
+    archive.store.check_room(size, len(owed) + 1)
+    progress(sum(each.record.size for each in objects) - size)
+    several(partial(_send, archive, step, progress), owed)
+
+
+def _send(archive: Archive, step: int, progress: Progress, each: _Object) -> None:
+    name, store = f"{archive.place(step)}/{each.record.name}", archive.store
+    store.write(name, _checking(each.blocks(), each.record, each.origin, progress), each.record.size)
+    if not store.confirms and not _is_whole(archive, step, each, progress):
+        raise MachineError(f"{store.address}/{name} does not keep what it is given")
 
 
 def _is_whole(archive: Archive, step: int, each: _Object, progress: Progress) -> bool:

@@ -19,6 +19,7 @@ from aiftrain.checkpoint.durable import machine_errors, remove_tree
 from aiftrain.checkpoint.manifest import MANIFEST, FileRecord
 from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.verify import check_files
+from aiftrain.checkpoint.weights_only import refuse_to_resume
 from aiftrain.errors import DamagedError
 from aiftrain.run.durable import replace_text, sync_folder
 
@@ -36,8 +37,10 @@ class Fetch:
     def begin(self) -> None:
         """Make room: what was left of fetching other steps goes. MachineError where this one does not fit.
 
-        DamagedError where custody at home knows another checkpoint of this step: an older one was put back there.
+        UserError where it holds weights only; DamagedError where custody at home knows another checkpoint of this step:
+        an older one was put back there.
         """
+        refuse_to_resume(self.entry.manifest, self.entry.address)
         if refusal := self.catalog.custody.account().refuses(self.entry.manifest):
             raise DamagedError(
                 f"{self.entry.store.address} has another checkpoint of this step than home had: {refusal}"

@@ -108,35 +108,25 @@ class Away:
         return [self._summary(step, entries) for step, entries in sorted(self._steps().items())]
 
     def find(self, step: int | None = None) -> Saved:
-        complete = [each for each, entries in sorted(self._steps().items()) if _is_committed(entries)]
-        if not complete or step not in (None, *complete):
-            steps, wanted = ", ".join(map(str, complete)) or "none", "" if step is None else f" of step {step}"
-            raise UserError(f"{self.address} has no complete checkpoint{wanted}; complete steps: {steps}")
-        return saved_away(self.entry(complete[-1] if step is None else step))
+        steps = self.archive.steps() if step is None else [step]
+        if not steps:
+            raise UserError(f"{self.address} has no complete checkpoint")
+        return saved_away(self.contents(steps[-1]))
+
+    def contents(self, step: int) -> Contents:
+        """A complete checkpoint, opened where it is sealed: with the identity in the file AIFTRAIN_IDENTITY_FILE."""
+        return open_contents(self.archive.find(step))
 
     def verify(self, step: int, progress: Progress = unwatched) -> list[Fault]:
-        """Read a complete checkpoint again. What is sealed is compared as it is stored: that takes no key."""
-        try:
-            return self.archive.find(step).verify(progress)
-        except DamagedError as error:
-            return [Fault("the commit", str(error))]
+        """What is sealed is compared as it is stored: that takes no key."""
+        return self.archive.verify(step, progress)
 
     def clear_unfinished(self, age: float) -> None:
-        """End what was begun so many seconds ago in the store, and never finished, where the store knows of such."""
-        clear = getattr(self.archive.store, "clear_unfinished", None)
-        if clear:
-            clear(f"{self.lineage}/", older_than=age)
+        """End what was begun so many seconds ago, and never finished."""
+        self.archive.store.clear_unfinished(f"{self.lineage}/", older_than=age)
 
     def remove(self, step: int) -> None:
         self.archive.remove(step)
-
-    def sealed(self, step: int) -> SealedCheckpoint | None:
-        """The checkpoint of a step as it is sealed; None where it is not."""
-        return SealedCheckpoint.read(self.archive.store, self.archive.place(step))
-
-    def entry(self, step: int) -> Contents:
-        """A complete checkpoint, opened where it is sealed: with the identity in the file AIFTRAIN_IDENTITY_FILE."""
-        return open_contents(self.archive.find(step))
 
     def _steps(self) -> dict[int, list[Entry]]:
         """All objects by their step."""
@@ -152,12 +142,12 @@ class Away:
         if not _is_committed(entries):
             return Summary(step, "incomplete", size, time=written)
         try:
-            entry = self.archive.find(step)
+            found = self.archive.find(step)
         except DamagedError as error:
             return Summary(step, "damaged", size, message=str(error))
-        if isinstance(entry, SealedCheckpoint):
+        if isinstance(found, SealedCheckpoint):
             return Summary(step, "complete", size, time=written, message="complete, sealed")
-        manifest = entry.manifest
+        manifest = found.manifest
         return Summary(step, "complete", size, manifest.tokens, manifest.time, kind(manifest))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from aiftrain.checkpoint.archive import Archived
+from aiftrain.checkpoint.archive import Contents
 from aiftrain.checkpoint.attachments import Attachments
 from aiftrain.checkpoint.catalog import Checkpoint
 from aiftrain.checkpoint.durable import reading
@@ -60,7 +60,7 @@ def saved_at_home(checkpoint: Checkpoint) -> Saved:
     return Saved(str(folder), checkpoint.manifest, checkpoint.reader, partial(_blocks, folder))
 
 
-def saved_away(entry: Archived | OpenedCheckpoint) -> Saved:
+def saved_away(entry: Contents) -> Saved:
     sealed = isinstance(entry, OpenedCheckpoint)
     return Saved(entry.address, entry.manifest, entry.reader, entry.blocks, sealed)
 

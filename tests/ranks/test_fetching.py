@@ -23,6 +23,7 @@ from aiftrain.checkpoint.saved import saved_at_home
 from aiftrain.checkpoint.shards import shard_name
 from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.checkpoint.weights_only import weights_only
+from aiftrain.errors import UserError
 from aiftrain.run.folder import RunFolder
 from tests.checkpoint.conftest import flip
 from tests.ranks.comparing import states
@@ -162,7 +163,12 @@ def test_weights_alone_are_passed_over(nursery: Nursery, scene: Scene, straight:
 def test_weights_alone_at_home_are_refused(nursery: Nursery, scene: Scene, straight: RunFolder) -> None:
     with weights_only(saved_at_home(Catalog(straight.checkpoints).find(10))) as weights:
         copy_files(weights, scene.archive)
-    fetch(open_contents(scene.archive.find(10)), scene.home)
+        folder = scene.home.begin(10)
+        for record in weights.manifest.files:
+            (folder / record.name).write_bytes(b"".join(weights.blocks(record)))
+        scene.home.commit(weights.manifest)
+    with pytest.raises(UserError, match="holds weights only"):
+        fetch(open_contents(scene.archive.find(10)), scene.home)
     ranks = nursery.start(scene.run, 2)
     assert ranks.wait() == [2, 2]
     assert "holds weights only, and no run can go on from it" in ranks.log()

@@ -73,8 +73,10 @@ class Store(Protocol):
         """Remove an object; nothing happens where there is none."""
         ...
 
-    def clear_unfinished(self, prefix: str = "") -> int:
+    def clear_unfinished(self, prefix: str = "", *, older_than: float = 0.0) -> int:
         """Remove what killed writers have left of objects whose names begin with `prefix`; how many they were.
+
+        `older_than`: begun at least so many seconds ago, where the place cannot tell whether a writer lives.
 
         Only where no other process has reason to write such objects.
         """

@@ -95,7 +95,7 @@ class FolderStore:
             sync_folder(file.parent)
             self._remove_empty(file.parent)
 
-    def clear_unfinished(self, prefix: str = "") -> int:
+    def clear_unfinished(self, prefix: str = "", *, older_than: float = 0.0) -> int:
         below = self.folder / prefix.rpartition("/")[0]
         with machine_errors("remove", below):
             parts = [part for part in below.rglob(".*.part") if _named(part, self.folder).startswith(prefix)]

@@ -10,9 +10,13 @@ from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.copying import copy_files, copy_sealed
 from aiftrain.checkpoint.fetch import fetch
 from aiftrain.checkpoint.places import Away, Home
+from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
+from aiftrain.checkpoint.stores.base import Store
+from aiftrain.checkpoint.stores.folder import FolderStore
+from aiftrain.checkpoint.stores.opening import open_store
 from aiftrain.checkpoint.weights_only import refuse_to_resume, weights_only
 from aiftrain.cli import output
-from aiftrain.cli.checkpoints.places import is_bucket, one_run_at, open_place, spec_of
+from aiftrain.cli.checkpoints.places import is_bucket, one_run_at, spec_of
 from aiftrain.cli.progress import Bar, Stop
 from aiftrain.errors import EXIT_OK, ConfigError, UserError
 from aiftrain.run.folder import RunFolder
@@ -59,7 +63,7 @@ def _bring_home(origin: Home | Away, step: int, home: Home, options: argparse.Na
         raise UserError(f"{options.to} is the run {home.lineage}, the checkpoint one of {origin.lineage}")
     if options.weights_only:
         raise UserError(f"{options.to} is a run folder, and no run goes on from weights only: name an archive's folder")
-    entry = origin.entry(step)
+    entry = origin.contents(step)
     refuse_to_resume(entry.manifest, entry.address)
     lock = RunLock(home.folder.lock)
     lock.acquire()  # a run at work saves there
@@ -71,35 +75,37 @@ def _bring_home(origin: Home | Away, step: int, home: Home, options: argparse.Na
 
 
 def _bring_away(origin: Home | Away, step: int, to: ArchiveSpec, options: argparse.Namespace, bar: Bar) -> None:
-    sealed = origin.sealed(step) if isinstance(origin, Away) else None
-    if sealed and not options.weights_only:
-        _check_policy(None if to.is_folder else origin.find(step).attachments.spec(), to, sealed=True)
-        bar.begin(f"step {step:,} to {to.address}", sum(file.size for file in sealed.envelope.files))
-        copy_sealed(sealed, Archive(open_place(to), origin.lineage), bar.advance)
+    stored = origin.archive.find(step) if isinstance(origin, Away) else None
+    if isinstance(stored, SealedCheckpoint) and to.is_folder and not options.weights_only:
+        bar.begin(f"step {step:,} to {to.address}", sum(file.size for file in stored.envelope.files))
+        copy_sealed(stored, Archive(_store(to, None), origin.lineage), bar.advance)
         return
     saved = origin.find(step)
     run = origin.spec if isinstance(origin, Home) else saved.attachments.spec()
-    recipients = run.storage.seal.recipients if run and run.storage.seal.where != "none" else ()
-    _check_policy(run, to, sealed=bool(recipients))
-    archive = Archive(open_place(to), origin.lineage)
+    archive = Archive(_store(to, run), origin.lineage, run.storage.seal.for_archives if run else ())
     with ExitStack() as stack:
         if options.weights_only:
             _refuse_in_the_way(run, to)
             bar.begin(f"step {step:,}, verified", saved.manifest.size)
             saved = stack.enter_context(weights_only(saved, bar.advance))
         bar.begin(f"step {step:,} to {to.address}", saved.manifest.size)
-        copy_files(saved, archive, recipients, bar.advance)
+        if isinstance(stored, SealedCheckpoint) and not options.weights_only:
+            copy_sealed(stored, archive, bar.advance)
+        else:
+            copy_files(saved, archive, bar.advance)
 
 
-def _check_policy(run: RunSpec | None, to: ArchiveSpec, *, sealed: bool) -> None:
-    """ConfigError where the policy does not let checkpoints go there. A run that is not known has the default one."""
-    policy = run.policy if run else PolicySpec()
-    if to.service:
-        problems = archive_problems(policy, to.service, sealed=sealed)
-    else:
-        problems = list(folder_problems(policy, "checkpoints copy", Path(to.address)))
-    if problems:
-        raise ConfigError(problems)
+def _store(to: ArchiveSpec, run: RunSpec | None) -> Store:
+    """Where a copy goes. ConfigError where the run's policy does not let it; an unknown run has the default one."""
+    if to.is_folder:
+        policy = run.policy if run else PolicySpec()
+        if problems := list(folder_problems(policy, "checkpoints copy", Path(to.address))):
+            raise ConfigError(problems)
+        return FolderStore(Path(to.address))
+    if run is None:
+        assert to.service is not None, "a bucket is of a service"
+        raise ConfigError(archive_problems(PolicySpec(), to.service, sealed=False))
+    return open_store(to, run)
 
 
 def _refuse_in_the_way(run: RunSpec | None, to: ArchiveSpec) -> None:

@@ -11,11 +11,12 @@ writing.py makes one, opened.py reads what is in it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aiftrain.checkpoint.digested import parse
 from aiftrain.checkpoint.manifest import FileRecord
+from aiftrain.checkpoint.pipeline import ahead, digesting
 from aiftrain.checkpoint.progress import Progress, reading_back, unwatched
 from aiftrain.checkpoint.sealing.envelope import ENVELOPE, Envelope, SealedFile, stored_name
 from aiftrain.checkpoint.sealing.stream import seal_blocks
@@ -109,15 +110,9 @@ def seal_file(
     """
     seal, sealed = seal_blocks(blocks, size, name=name, context=place, recipients=recipients)
     digest, stored = hashlib.sha256(), stored_name(name)
-    store.write(f"{place}/{stored}", _digesting(sealed, digest), seal.sealed_size)
+    store.write(f"{place}/{stored}", digesting(ahead(sealed), digest), seal.sealed_size)
     file = SealedFile(name=name, stored=stored, size=seal.sealed_size, sha256=digest.hexdigest(), seal=seal)
     fault = None if store.confirms else stored_fault(store, place, file, reading_back(progress))
     if fault is not None:
         raise MachineError(f"{store.address}/{place} does not keep what it is given: {fault}")
     return file
-
-
-def _digesting(blocks: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
-    for block in blocks:
-        digest.update(block)
-        yield block

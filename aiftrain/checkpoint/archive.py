@@ -143,6 +143,10 @@ class Archive:
             raise DamagedError(f"{self.store.address}/{name} is of step {manifest.step}")
         return Archived(self.store, self.place(step), manifest)
 
+    def is_sealed(self, step: int) -> bool:
+        """Whether the checkpoint of `step` is complete and sealed; be it damaged."""
+        return self._commit(step) == ENVELOPE
+
     def find(self, step: int) -> Stored:
         """The checkpoint of `step`; UserError, naming the steps there are, where there is none."""
         entry = self.read(step)

@@ -9,8 +9,7 @@ A copy that is interrupted leaves objects without a commit, and the next one goe
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,8 +22,8 @@ from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.sealing.writing import seal_checkpoint
 from aiftrain.checkpoint.several import several
 from aiftrain.checkpoint.stores.base import AlreadyThereError
-from aiftrain.checkpoint.verify import check_blocks
-from aiftrain.errors import DamagedError, MachineError
+from aiftrain.checkpoint.verify import check_blocks, checked
+from aiftrain.errors import MachineError
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def _deliver(objects: Sequence[_Object], archive: Archive, step: int, progress: 
 
 def _send(archive: Archive, step: int, progress: Progress, each: _Object) -> None:
     name, store = f"{archive.place(step)}/{each.record.name}", archive.store
-    store.write(name, _checking(each.blocks(), each.record, each.origin, progress), each.record.size)
+    store.write(name, checked(each.blocks(), each.record, each.origin, progress), each.record.size)
     if not store.confirms and not _is_whole(archive, step, each, progress):
         raise MachineError(f"{store.address}/{name} does not keep what it is given")
 
@@ -125,19 +124,4 @@ def _commit(archive: Archive, step: int, name: str, content: bytes) -> None:
 
 
 def _checked(saved: Saved, progress: Progress, record: FileRecord) -> Iterator[bytes]:
-    return _checking(saved.blocks(record), record, f"{saved.address}/{record.name}", progress)
-
-
-def _checking(blocks: Iterable[bytes], record: FileRecord, where: str, progress: Progress) -> Iterator[bytes]:
-    """The blocks. DamagedError, before the last one, where they are not what `record` says."""
-    digest, size, last = hashlib.sha256(), 0, b""
-    for block in blocks:
-        if last:
-            yield last
-            progress(len(last))
-        digest.update(block)
-        size, last = size + len(block), block
-    if (size, digest.hexdigest()) != (record.size, record.sha256):
-        raise DamagedError(f"{where} is damaged: {record.size} bytes of SHA-256 {record.sha256} were written there")
-    yield last
-    progress(len(last))
+    return checked(saved.blocks(record), record, f"{saved.address}/{record.name}", progress)

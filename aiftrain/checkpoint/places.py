@@ -19,6 +19,8 @@ from aiftrain.checkpoint.manifest import MANIFEST
 from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.saved import Saved, saved_at_home, saved_away
 from aiftrain.checkpoint.sealing.envelope import ENVELOPE
+from aiftrain.checkpoint.sealing.keys import Identities
+from aiftrain.checkpoint.sealing.opened import open_checkpoint
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.stores.base import Entry, Store
 from aiftrain.checkpoint.stores.folder import FolderStore
@@ -117,9 +119,15 @@ class Away:
         """A complete checkpoint, opened where it is sealed: with the identity in the file AIFTRAIN_IDENTITY_FILE."""
         return open_contents(self.archive.find(step))
 
-    def verify(self, step: int, progress: Progress = unwatched) -> list[Fault]:
-        """What is sealed is compared as it is stored: that takes no key."""
-        return self.archive.verify(step, progress)
+    def verify(self, step: int, progress: Progress = unwatched, identities: Identities | None = None) -> list[Fault]:
+        """Read a complete checkpoint again. Without `identities`, what is sealed is compared as it is stored."""
+        try:
+            entry = self.archive.find(step)
+            if identities and isinstance(entry, SealedCheckpoint):
+                return open_checkpoint(entry, identities).verify(progress)
+            return entry.verify(progress)
+        except DamagedError as error:
+            return [Fault("the commit", str(error))]
 
     def clear_unfinished(self, age: float) -> None:
         """End what was begun so many seconds ago, and never finished."""

@@ -167,6 +167,8 @@ def _warnings(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
     warnings += site_warnings(spec)
     warnings += stage_warnings(spec)
     warnings += init_warnings(spec)
+    if warning := spec.storage.seal.warning:
+        warnings.append(f"checkpoints are {warning} (storage.seal.recipients, docs/sealing.md)")
     if spec.optimizer.warmup_steps >= steps:
         warnings.append(f"the warm-up of {spec.optimizer.warmup_steps} steps is as long as the run ({steps})")
     fast = (spec.hardware.bf16 and precision == "bf16") or not spec.hardware.is_cpu

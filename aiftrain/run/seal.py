@@ -21,6 +21,13 @@ class SealSpec(Strict):
     recipients: tuple[str, ...] = ()
 
     @property
+    def warning(self) -> str | None:
+        """What may go wrong with these recipients, for people."""
+        if self.where == "none" or len(self.recipients) > 1:
+            return None
+        return "sealed for one key alone: when it is lost, all is. Add a second recipient, and keep its key elsewhere"
+
+    @property
     def for_archives(self) -> tuple[str, ...]:
         """Those who can open what leaves home; empty: it is not sealed."""
         return self.recipients if self.where == "archives" else ()

@@ -51,6 +51,13 @@ def test_a_secret_key_is_refused_and_not_repeated() -> None:
         assert "QQQQ" not in told.upper()
 
 
+def test_one_recipient_is_warned_of() -> None:
+    other = "age1" + "q" * 58
+    assert "when it is lost, all is" in (SealSpec(where="archives", recipients=(KEY,)).warning or "")
+    assert SealSpec().warning is None and SealSpec(recipients=(KEY,)).warning is None
+    assert SealSpec.model_construct(where="archives", recipients=(KEY, other)).warning is None
+
+
 def test_it_is_a_part_of_storage_and_decides_no_number() -> None:
     plain = small_spec()
     assert plain.storage.seal == SealSpec()

@@ -21,6 +21,8 @@ ACTIONS = {  # and the module of each
     "prune": "prune",
     "keep": "keep",
     "sign": "sign",
+    "seal": "seal",
+    "reseal": "reseal",
     "export": "export",
 }
 

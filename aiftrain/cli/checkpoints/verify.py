@@ -8,51 +8,64 @@ from dataclasses import asdict
 
 from aiftrain.checkpoint.listing import Verification, verify
 from aiftrain.checkpoint.places import Away, Home
+from aiftrain.checkpoint.sealing.keys import Identities
 from aiftrain.checkpoint.signing.keys import PublicKey
 from aiftrain.cli import output
 from aiftrain.cli.checkpoints.places import runs_at
+from aiftrain.cli.checkpoints.recipients import identities_of
 from aiftrain.cli.progress import Bar, Stop
 from aiftrain.errors import EXIT_FAILED, EXIT_OK, UserError
 
 
 def run(options: argparse.Namespace) -> int:
     signer = PublicKey.read(options.public_key) if options.public_key else None
-    runs = runs_at(options)
+    identities, runs = identities_of(options), runs_at(options)
     with Stop() as stop, Bar(output.console(as_json=options.json), stop) as bar:
-        found = [(run, _verify(run, options.step, signer, bar)) for run in runs]
+        found = [(run, _verify(run, options.step, signer, identities, bar)) for run in runs]
     damaged = any(each.faults for _, verifications in found for each in verifications)
     if options.json:
-        _print_json(options.place, found, signer)
+        _print_json(options.place, found, signer, opened=identities is not None)
     else:
         whole = f"signed with {signer.fingerprint[:16]}, and intact" if signer else "intact"
         for place, verifications in found:
             _show(place, verifications, whole)
+        if not identities and any(_has_sealed(place) for place in runs):
+            output.console().print("what is sealed was compared as it is stored: --identity FILE would open it")
     return EXIT_FAILED if damaged else EXIT_OK
 
 
-def _verify(place: Home | Away, step: int | None, signer: PublicKey | None, bar: Bar) -> list[Verification]:
+def _has_sealed(place: Home | Away) -> bool:
+    return isinstance(place, Away) and any(place.archive.is_sealed(step) for step in place.archive.steps())
+
+
+def _verify(
+    place: Home | Away, step: int | None, signer: PublicKey | None, identities: Identities | None, bar: Bar
+) -> list[Verification]:
     if isinstance(place, Home):
         return verify(place.catalog, step, signer)
     if signer:
         raise UserError(f"{place.address} is an archive, and signatures are at home: verify the run folder's")
-    found = list(_verify_away(place, step, bar))
+    found = list(_verify_away(place, step, identities, bar))
     if not found:
         what = "no checkpoint to verify" if step is None else f"no complete checkpoint of step {step}"
         raise UserError(f"{place.address} has {what}")
     return found
 
 
-def _verify_away(place: Away, step: int | None, bar: Bar) -> Iterator[Verification]:
+def _verify_away(place: Away, step: int | None, identities: Identities | None, bar: Bar) -> Iterator[Verification]:
     for summary in place.summaries():
         if summary.status == "incomplete" or step not in (None, summary.step):
             continue
         bar.begin(f"step {summary.step:,} at {place.address}", summary.size)
-        faults = place.verify(summary.step, bar.advance)
+        faults = place.verify(summary.step, bar.advance, identities)
         bar.end()
         yield Verification(summary.step, summary.size, tuple(faults))
 
 
-def _print_json(place: str, found: list[tuple[Home | Away, list[Verification]]], signer: PublicKey | None) -> None:
+def _print_json(
+    place: str, found: list[tuple[Home | Away, list[Verification]]], signer: PublicKey | None, *, opened: bool
+) -> None:
+    """`opened`: whether what is sealed was, or else was compared as it is stored."""
     documents = [
         {
             "folder": run.address,
@@ -66,7 +79,8 @@ def _print_json(place: str, found: list[tuple[Home | Away, list[Verification]]],
     if isinstance(found[0][0], Home):
         output.print_json(documents[0] | signed)
     else:
-        output.print_json({"place": place, "intact": all(each["intact"] for each in documents), "runs": documents})
+        intact = all(each["intact"] for each in documents)
+        output.print_json({"place": place, "intact": intact, "opened": opened, "runs": documents})
 
 
 def _show(place: Home | Away, verifications: list[Verification], whole: str) -> None:

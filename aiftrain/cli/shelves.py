@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from aiftrain.cli import output, profile
+from aiftrain.cli import output, profile, storage_check
 from aiftrain.errors import EXIT_OK, UserError
 from aiftrain.plan.groups import Groups, folder_of
 from aiftrain.run.base import Strict
@@ -30,11 +30,12 @@ _HEADINGS = {
     "owner_seat": "owner in",
     "title": "what it is",
 }
+_HELP = "everything about one of them, with its sources; storage check ADDRESS: does that place keep what it is given"
 _NUMBERS = {"nodes_total", "devices_per_node", "device_memory_gib", "peak_bf16_tflops"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="show NAME", help="everything about one of them, with its sources")
+    parser.add_argument("words", nargs="*", metavar="show NAME", help=_HELP)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
         _list(group, groups, as_json=options.json)
     elif len(words) == 2 and words[0] == "show":
         _show(group, words[1], groups, as_json=options.json)
+    elif group == "storage" and len(words) == 2 and words[0] == "check":
+        return storage_check.run(words[1], groups, as_json=options.json)
     else:
         raise UserError(f"{options.verb} takes `show NAME` or nothing; there are: {', '.join(groups.choices(group))}")
     return EXIT_OK

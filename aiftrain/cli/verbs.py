@@ -23,7 +23,7 @@ VERBS = (
     Verb("script", "script", "[OVERRIDE ...]", "print the job script and touch nothing"),
     Verb("factories", "shelves", "[show NAME]", "the sites that are shipped"),
     Verb("hardware", "shelves", "[show NAME]", "the node types that are shipped"),
-    Verb("storage", "shelves", "[show NAME]", "the storage services that are shipped: where they are, and whose"),
+    Verb("storage", "shelves", "[show NAME|check ADDRESS]", "the storage services that are shipped; try yours"),
     Verb("recipes", "shelves", "[show NAME]", "the runs that are shipped"),
     Verb("data", "data", "prepare|inspect [OVERRIDE ...]", "make tokens of text; look at what was made"),
     Verb("status", "status", "[RUN ...]", "where runs stand: their jobs, steps, losses, time left"),

@@ -111,13 +111,14 @@ class Client:
             refusal = RefusalError(error, after_silence=after_silence)
             if expected is None or refusal.code in expected:
                 raise refusal from error
-            raise explain_refusal(refusal, what, self.host, self._keys_from) from error
+            raise explain_refusal(refusal, what, self.host, self.keys_from) from error
         if isinstance(error, OSError) or type(error).__module__.startswith("urllib3"):
             raise explain_silence(error, what, self.host, waited) from error
         raise error
 
     @property
-    def _keys_from(self) -> str:
+    def keys_from(self) -> str:
+        """Where the keys were found; never a key."""
         return self._credentials.source if self._credentials else "none were given"
 
     def _follow(self, url: str, what: str, *, again: bool) -> None:

@@ -30,7 +30,7 @@ _PAGE = 1000  # names in one answer: the most that S3 gives
 
 
 class S3Store:
-    """A bucket, or what begins with a prefix in it. Threads may share it.
+    """A bucket, or what begins with `prefix` in it (empty, or with a slash at its end). Threads may share it.
 
     An upload sends `parts_at_once` parts while one more is filled, and takes so much memory, times the size of a
     part; of very large objects parts are larger, and fewer of them on their way. `patience` and `wait`: see Client.
@@ -61,20 +61,16 @@ class S3Store:
             connections=parts_at_once + 2,
         )
         self._limits = archive.service.limits
-        self._prefix = f"{archive.prefix}/" if archive.prefix else ""
+        self.prefix = f"{archive.prefix}/" if archive.prefix else ""
         self._parts_at_once, self._smallest_part = parts_at_once, smallest_part
 
     def check(self) -> None:
         """Ask for something, so that what is wrong with endpoint, keys or bucket is said before there is work."""
-        self.client.call(f"use {self.address}", "list_objects_v2", Prefix=self._prefix, MaxKeys=1)
+        self.client.call(f"use {self.address}", "list_objects_v2", Prefix=self.prefix, MaxKeys=1)
 
     def check_private(self) -> None:
-        if found := self.openings():
+        if found := openings(self.client, self.prefix):
             raise UserError(f"{self.address} is open to others, and nothing is sent there: {'; '.join(found)}")
-
-    def openings(self) -> list[str]:
-        """Each way that strangers may look into the bucket or write there, and how it is closed."""
-        return openings(self.client, self._prefix)
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         parameters: dict[str, Any] = {"Prefix": self._key(prefix), "MaxKeys": _PAGE}
@@ -90,7 +86,7 @@ class S3Store:
         return self._entry(self._key(name), head["ContentLength"], head) if head else None
 
     def _entry(self, key: str, size: int, found: dict[str, Any]) -> Entry:
-        return Entry(key.removeprefix(self._prefix), size, float(int(found["LastModified"].timestamp())))
+        return Entry(key.removeprefix(self.prefix), size, float(int(found["LastModified"].timestamp())))
 
     def _head(self, name: str) -> dict[str, Any] | None:
         what = f"look at {self._at(name)}"
@@ -123,7 +119,7 @@ class S3Store:
         """
         what = f"write {self.address} on condition"
         options: dict[str, Any] = {"Body": b"", "IfNoneMatch": "*", "expected": (*OTHERWISE, *_NO_CONDITIONS)}
-        with probe(self.client, self._prefix) as key:
+        with probe(self.client, self.prefix) as key:
             try:
                 self.client.call(what, "put_object", Key=key, **options)
                 self.client.call(what, "put_object", Key=key, **options)
@@ -214,7 +210,7 @@ class S3Store:
         self.client.close()
 
     def _key(self, name: str) -> str:
-        return self._prefix + name
+        return self.prefix + name
 
     def _at(self, name: str) -> str:
         return f"{self.address}/{name}"

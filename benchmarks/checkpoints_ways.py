@@ -62,7 +62,7 @@ class Ours(Way):
         folder.mkdir()
         rank, self._folder = Rank(), RunFolder(folder)
         tracker = Tracker(self._folder, spec, rank, attempt=1)
-        self._saver = Saver(spec, layout, _no_corpus(), Catalog(folder / "checkpoints"), rank, tracker)
+        self._saver = Saver(spec, layout, _no_corpus(), Catalog(folder / "checkpoints"), rank, tracker, lambda: None)
         self._engine = engine
 
     def begin(self, step: int) -> None:

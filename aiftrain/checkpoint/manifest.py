@@ -74,6 +74,11 @@ class Manifest(Digested):
         """The files that hold tensors; beside them are attachments (attachments.py)."""
         return [file for file in self.files if file.name.endswith(".safetensors")]
 
+    def is_stuck_at(self, earlier: Manifest) -> bool:
+        """Whether no weight is another than in `earlier`, though the optimizer has made steps since."""
+        same = self.weights is not None and self.weights == earlier.weights
+        return same and self.optimizer_step > earlier.optimizer_step
+
 
 def read_manifest(file: Path) -> Manifest:
     """The manifest in `file`. DamagedError where it is not, byte for byte, what was written; OSError as it comes."""

@@ -15,7 +15,7 @@ from aiftrain.launch.header import seconds_to_save
 from aiftrain.launch.jobs import job_numbers, look_up
 from aiftrain.launch.lost import find_lost
 from aiftrain.launch.partition import PartitionState, partition_state
-from aiftrain.launch.room import existing, may_write, room_problems
+from aiftrain.launch.room import may_write, room_problems
 from aiftrain.launch.step import native_python
 from aiftrain.plan.limits import seconds_of, time_limit
 from aiftrain.plan.plan import LaunchPlan
@@ -24,6 +24,7 @@ from aiftrain.run.env_lock import changed_files, read_lock
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.machine import Container
 from aiftrain.run.residency import mount_problems
+from aiftrain.run.room import existing
 from aiftrain.run.spec import RunSpec
 
 _FETCH = {  # where there is a network

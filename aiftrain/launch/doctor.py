@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 from aiftrain.errors import AiftrainError
-from aiftrain.launch.quota import Room, quotas
-from aiftrain.launch.room import existing
 from aiftrain.plan.here import this_node
 from aiftrain.plan.limits import is_queued
 from aiftrain.plan.memory import checkpoint_bytes
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.lock import RunLock
 from aiftrain.run.process import has_package
+from aiftrain.run.quota import Room, quotas
+from aiftrain.run.room import existing
 from aiftrain.run.spec import RunSpec
 
 State = Literal["ok", "warn", "fail"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiftrain.errors import MachineError, UserError
-from aiftrain.launch.asking import Answer, ask
 from aiftrain.launch.slurm_words import plain, why_silent
+from aiftrain.run.asking import Answer, ask
 from aiftrain.run.folder import RunFolder, read_lines
 
 SCHEDULERS = ("slurm", "pbs")  # launchers whose runs are jobs

@@ -9,8 +9,8 @@ import os
 import time
 
 from aiftrain.errors import MachineError
-from aiftrain.launch.asking import ask
 from aiftrain.launch.slurm_words import silence
+from aiftrain.run.asking import ask
 from aiftrain.run.folder import RunFolder, append_line, read_lines
 
 _PATIENCE = 30  # seconds

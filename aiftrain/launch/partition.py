@@ -6,9 +6,9 @@ import shutil
 from dataclasses import dataclass
 
 from aiftrain.errors import Problem
-from aiftrain.launch.asking import ask
 from aiftrain.launch.slurm_words import silence
 from aiftrain.plan.limits import chosen_partition
+from aiftrain.run.asking import ask
 from aiftrain.run.spec import RunSpec
 
 _PATIENCE = 10  # seconds

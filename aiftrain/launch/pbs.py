@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aiftrain.errors import AiftrainError, MachineError, UserError
-from aiftrain.launch.asking import Answer, ask
 from aiftrain.launch.header import chain_of, seconds_to_save
 from aiftrain.launch.step import program
 from aiftrain.plan.limits import chosen_partition, seconds_of, time_limit
+from aiftrain.run.asking import Answer, ask
 from aiftrain.run.folder import RunFolder, append_line
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import RunSpec

@@ -8,19 +8,14 @@ from pathlib import Path
 
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.errors import Problem
-from aiftrain.launch.quota import Room, quotas
 from aiftrain.plan.memory import checkpoint_bytes
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import ParallelLayout
+from aiftrain.run.quota import Room
+from aiftrain.run.room import existing, rooms
 from aiftrain.run.spec import RunSpec
 
 _GIB = 2**30
-
-
-def existing(folder: Path) -> Path:
-    """The folder itself, or what is there nearest above it."""
-    folder = folder.absolute()
-    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def room_problems(spec: RunSpec, layout: ParallelLayout, folder: RunFolder) -> Iterator[Problem]:
@@ -33,7 +28,7 @@ def room_problems(spec: RunSpec, layout: ParallelLayout, folder: RunFolder) -> I
         return
     more = _checkpoints_to_come(spec, len(catalog.steps()))
     each_bytes, each_files = checkpoint_bytes(spec), layout.world_size + 5  # manifest, attachments, and the folder
-    for room in (_of_file_system(there), *quotas(there)):
+    for room in rooms(there):
         if room.octets is not None and room.octets < more * each_bytes:
             left, need = f"{room.octets / _GIB:,.1f} GiB", f"{more * each_bytes / _GIB:,.1f} GiB"
             yield _too_little(spec, there, room, left, need, more, room.octets // each_bytes)
@@ -50,12 +45,6 @@ def _checkpoints_to_come(spec: RunSpec, have: int) -> int:
     """More than lie there now: `keep_last`, and the one that is written before the oldest goes."""
     saves = -(-spec.timeline.total_steps // spec.storage.save_every)
     return max(0, min(spec.storage.keep_last + 1, saves) - have)
-
-
-def _of_file_system(folder: Path) -> Room:
-    status = os.statvfs(folder)
-    files = status.f_favail if status.f_files else None  # 0: this file system does not count them
-    return Room(status.f_bavail * status.f_frsize, files, "its file system")
 
 
 def _too_little(spec: RunSpec, there: Path, room: Room, left: str, need: str, more: int, fit: int) -> Problem:

@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Sequence
 
 from aiftrain.errors import MachineError, UserError
-from aiftrain.launch.asking import ask
 from aiftrain.launch.lost import find_lost, note_attempt, note_job
 from aiftrain.launch.slurm_words import refusal
+from aiftrain.run.asking import ask
 from aiftrain.run.folder import RunFolder
 
 _PATIENCE = 60  # seconds that sbatch may take

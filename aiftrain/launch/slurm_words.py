@@ -7,7 +7,7 @@ import re
 import shutil
 
 from aiftrain.errors import AiftrainError, MachineError, UserError
-from aiftrain.launch.asking import ask
+from aiftrain.run.asking import ask
 
 _PATIENCE = 5  # seconds that a question may take which is asked only to say more
 _PROGRAM = re.compile(r"^(sbatch|srun|squeue|sinfo|scancel|scontrol|sacctmgr|sacct): (error: |fatal: )?")

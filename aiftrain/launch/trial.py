@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiftrain.errors import MachineError, UserError
-from aiftrain.launch.asking import ask
 from aiftrain.launch.slurm_words import plain, refusal
+from aiftrain.run.asking import ask
 
 _PATIENCE = 15  # seconds
 

@@ -99,6 +99,8 @@ def describe(event: Event) -> str | None:
             return f"saved step {step} ({event.get('bytes', 0) / 1e6:,.0f} MB in {event.get('seconds', 0):.1f} s)"
         case "save waited":
             return f"the save of step {step} waited {event.get('seconds', 0):.1f} s for the one before it"
+        case "unchanged":
+            return f"warning: {event.get('message')}"
         case "saved uncopied" | "custody damaged" | "vanished":
             return str(event.get("message", name))
         case "writer restarted":

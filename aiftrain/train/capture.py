@@ -60,6 +60,11 @@ class Capture:
         self._mark = mark_of(self._arranged)
         self._computed = torch.cuda.current_stream().record_event() if self._device.type == "cuda" else None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the shard."""
+        return self._arranged.size
+
     def save(self, path: Path) -> Saved:
         """Write the shard; in a thread beside the training. MachineError where it cannot be written."""
         try:

@@ -1,6 +1,6 @@
 """Saving: each rank's state to its shard beside the training, digests to rank 0, and the manifest last.
 
-save      rank 0 makes the folder; every rank captures its state, and training goes on
+save      every rank captures its state; rank 0 looks for room and makes the folder; training goes on
 stage 1   every rank: copy the state, write the shard, read it again
 stage 2   rank 0: commit the manifest, remove what retention does not keep; only now it is a checkpoint
 """
@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from aiftrain.checkpoint.attachments import attach
 from aiftrain.checkpoint.background import BackgroundWriter
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.checkpoint.provenance import DataRecord, LayoutRecord, StorageRecord
+from aiftrain.checkpoint.room import make_room
 from aiftrain.checkpoint.shards import shard_name
 from aiftrain.checkpoint.spool import Removed, retain
 from aiftrain.data.corpus import PreparedCorpus
@@ -37,6 +39,13 @@ from aiftrain.train.versions import library_versions
 _PATIENCE = 1.0  # seconds between two looks at what other ranks have done; no collective waits for a disk
 
 
+class Committed(NamedTuple):
+    """What rank 0 has to tell of a checkpoint: what retention removed, and a step of the very same weights."""
+
+    removed: list[Removed]
+    unchanged_since: int | None
+
+
 class Saver:
     """Saves one rank's part of a run's checkpoints, one at a time. Every rank calls every method."""
 
@@ -48,9 +57,11 @@ class Saver:
         catalog: Catalog,
         rank: Rank,
         tracker: Tracker,
+        alive: Callable[[], None],
     ) -> None:
+        """`alive` is called again and again while training waits for storage: that is no hang."""
         self._spec, self._corpus, self._catalog = spec, corpus, catalog
-        self._rank, self._tracker = rank, tracker
+        self._rank, self._tracker, self._alive = rank, tracker, alive
         self._layout = LayoutRecord.of(spec.parallelism.name, layout)
         self._writer = BackgroundWriter(rank.local_size) if spec.storage.background else None
         self._thread = ThreadPoolExecutor(1, "save")
@@ -75,11 +86,11 @@ class Saver:
         self._wait_for_the_last(state.step)
         self._stalled = 0.0
         with self._stalling():
-            on_first(lambda: self._catalog.begin(state.step))
             capture = Capture(engine, self._writer)
+            self._begin(state.step, sum(gather(capture.size)))
             manifest = self._manifest(engine, state, sources, samples)
             self._in_flight = InFlight(self._stages(capture, manifest), self._thread)
-        engine.gate.before_change = lambda: self._wait_for(capture)
+        engine.gate.before_change = lambda: self._wait_for(capture, engine)
         if not self._spec.storage.background:
             self.finish()
 
@@ -96,6 +107,7 @@ class Saver:
             with self._stalling():
                 self._in_flight.wait(_PATIENCE)
                 ready = all(gather(self.ready))
+            self._alive()
             if ready:
                 self.advance()
 
@@ -105,25 +117,45 @@ class Saver:
             self._writer.close()
         self._thread.shutdown()
 
+    def _begin(self, step: int, size: int) -> None:
+        """Of a checkpoint of `size` bytes."""
+        storage, catalog = self._spec.storage, self._catalog
+
+        def begin() -> list[int]:
+            removed = make_room(catalog, size, self._rank.world_size, storage.keep_last, storage.keep_every)
+            catalog.begin(step)
+            return removed
+
+        for old in on_first(begin):
+            self._tracker.event("removed", step=old, message="there was too little room for the next one beside it")
+
     def _stages(self, capture: Capture, manifest: Manifest) -> Stages:
         started = time.monotonic()
         path = self._catalog.step_folder(manifest.step) / shard_name(self._rank.rank)
         saved: list[Saved] = yield lambda: capture.save(path)
         commits = self._rank.rank == 0
-        results = yield lambda: (self._commit(manifest, saved) if commits else [], self._stalled)
+        results = yield lambda: (self._commit(manifest, saved) if commits else None, self._stalled)
         self._tell(manifest.step, saved, time.monotonic() - started, max(stalled for _, stalled in results))
-        for removed in results[0][0]:
-            self._tracker.event("removed", step=removed.step, **({"lacking": True} if removed.lacking else {}))
+        self._tell_committed(manifest.step, results[0][0])
 
-    def _commit(self, manifest: Manifest, saved: list[Saved]) -> list[Removed]:
-        """Gives what retention has removed."""
+    def _commit(self, manifest: Manifest, saved: list[Saved]) -> Committed:
         attached = attach(self._catalog.step_folder(manifest.step), self._spec, self._corpus)
         files = [*(each.record for each in saved), *attached]
         weights = hashlib.sha256("".join(each.weights for each in saved).encode()).hexdigest()
         storage = StorageRecord.of(self._catalog.folder)
         changes = {"files": files, "weights": weights, "storage": storage, "time": time.time()}
-        self._catalog.commit(manifest.model_copy(update=changes))
-        return retain(self._catalog, self._spec.storage)
+        before = self._catalog.latest(at_most=manifest.step)
+        checkpoint = self._catalog.commit(manifest.model_copy(update=changes))
+        unchanged = before is not None and checkpoint.manifest.is_stuck_at(before.manifest)
+        removed = retain(self._catalog, self._spec.storage)
+        return Committed(removed, before.step if before and unchanged else None)
+
+    def _tell_committed(self, step: int, committed: Committed) -> None:
+        for removed in committed.removed:
+            self._tracker.event("removed", step=removed.step, **({"lacking": True} if removed.lacking else {}))
+        if (since := committed.unchanged_since) is not None:
+            message = f"no weight has changed between steps {since} and {step}, though updates were made"
+            self._tracker.event("unchanged", step=step, since=since, message=message)
 
     def _tell(self, step: int, saved: list[Saved], seconds: float, stalled: float) -> None:
         if uncopied := sum(not each.copied for each in saved) if self._spec.storage.background else 0:
@@ -170,10 +202,15 @@ class Saver:
         self.finish()
         self._tracker.event("save waited", step=step, seconds=round(time.monotonic() - started, 3))
 
-    def _wait_for(self, capture: Capture) -> None:
-        """Before the weights or the optimizer's states change."""
+    def _wait_for(self, capture: Capture, engine: Engine) -> None:
+        """Before the weights or the optimizer's states change: until no rank needs them as they are.
+
+        All wait together, or one whose storage is slow would seem to hang to those that went on.
+        """
         with self._stalling():
-            capture.released.wait()
+            while not all(gather(capture.released.wait(_PATIENCE))):
+                self._alive()
+        engine.gate.before_change = lambda: None
 
     @contextmanager
     def _stalling(self) -> Iterator[None]:

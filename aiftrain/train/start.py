@@ -74,6 +74,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
     tracker.event("attention", kernel=engine.attention.kernel.name, passed_over=engine.attention.passed_over)
     catalog = Catalog.of_run(folder, spec)
     checkpoints = Checkpoints(spec, catalog, rank, tracker)
+    watchdog = Watchdog(spec.train.hang_minutes * 60, RankProcess(folder, attempt, rank), tracker)
     trainer = Trainer(
         spec=spec,
         timeline=spec.timeline,
@@ -83,7 +84,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
         device=device,
         engine=engine,
         batches=_batches(spec, corpus),
-        saver=Saver(spec, execution.layout, corpus, catalog, rank, tracker),
+        saver=Saver(spec, execution.layout, corpus, catalog, rank, tracker, watchdog.alive),
         guard=Guard(spec.guard, engine, checkpoints, tracker, device),
         tracker=tracker,
         stop=stop,
@@ -94,7 +95,7 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
             spec.train.straggler_every, preflight.hosts, _stages(execution.layout), device, tracker
         ),
         shipping=shipping(folder, spec, rank, tracker),
-        watchdog=Watchdog(spec.train.hang_minutes * 60, RankProcess(folder, attempt, rank), tracker),
+        watchdog=watchdog,
     )
     return trainer, checkpoints.resume(engine)
 

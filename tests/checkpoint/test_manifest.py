@@ -54,3 +54,13 @@ def test_an_edit_names_both_digests(tmp_path: Path, make_manifest: Callable[...,
 def test_a_file_name_stays_in_its_folder(name: str) -> None:
     with pytest.raises(ValueError, match="name"):
         FileRecord(name=name, size=1, sha256="ab" * 32)
+
+
+def test_weights_that_stay_the_same_are_noticed_where_updates_were_made(make_manifest: Callable[..., Manifest]) -> None:
+    before = make_manifest(optimizer_step=5, weights="ab")
+    assert make_manifest(optimizer_step=6, weights="ab").is_stuck_at(before)
+    assert not make_manifest(optimizer_step=6, weights="cd").is_stuck_at(before)
+    assert not make_manifest(optimizer_step=5, weights="ab").is_stuck_at(before), "every step was skipped"
+    assert not make_manifest(optimizer_step=6).is_stuck_at(make_manifest(optimizer_step=5)), (
+        "from before there were any"
+    )

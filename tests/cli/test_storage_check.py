@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.cli.main import main
-from aiftrain.launch import storage_check
 from aiftrain.run.mounts import file_system
 from tests.rigs.buckets import new_bucket, open_store
 from tests.rigs.ceph import CephRig
@@ -85,7 +85,7 @@ def test_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_place_that_gives_other_bytes_back_is_not_fit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_check.FolderStore, "blocks", lambda *_: iter([b"other bytes"]))
+    monkeypatch.setattr(FolderStore, "blocks", lambda *_: iter([b"other bytes"]))
     code, found = checked(capsys, str(tmp_path))
     assert code == 1 and found["round trip"] == ("fail", "what comes back is not what was sent")
     assert list(tmp_path.iterdir()) == []

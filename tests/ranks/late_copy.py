@@ -38,9 +38,9 @@ def main(arguments: list[str]) -> int:
         if not _copied.is_set():
             _now.set()
 
-    def before_change(self: Saver, capture: Capture) -> None:
+    def before_change(self: Saver, *arguments: Any) -> None:
         let_copy()
-        wait_for(self, capture)
+        wait_for(self, *arguments)
 
     def before_the_next(self: InFlight, seconds: float) -> None:
         let_copy()

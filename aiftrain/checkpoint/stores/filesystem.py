@@ -57,7 +57,8 @@ class FileSystem:
         """What is wrong with keeping checkpoints there; nothing for most."""
         if not self.is_memory:
             return ""
-        return f"what lies in {self.mount} does not outlive the node, and takes its memory: storage.path=<a folder on disks>"
+        loss = f"what lies in {self.mount} does not outlive the node, and takes its memory"
+        return f"{loss}: storage.path=<a folder on disks>"
 
     def __str__(self) -> str:
         return f"{_TITLES.get(self.kind, self.kind)}{f' at {self.mount}' if self.mount else ''}"

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiftrain.errors import MachineError
-from aiftrain.launch.asking import ask
+from aiftrain.run.asking import ask
 from aiftrain.run.mounts import MOUNTS, file_system
 
 PATIENCE = 2  # seconds: servers of quotas may hang, and launches do not wait for them

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aiftrain.launch.quota import Room, quotas, read_quotas
+from aiftrain.run.quota import Room, quotas, read_quotas
 
 PROJECT = """Disk quotas for prj 200020 (pid 200020):
      Filesystem  kbytes   quota   limit   grace   files   quota   limit   grace
@@ -94,6 +94,6 @@ def test_elsewhere_quota_is_asked_and_groups_that_files_are_not_of_do_not_count(
 def test_what_hangs_or_is_missing_is_left_out(mounts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
     assert quotas(tmp_path / "scratch", mounts) == []
-    monkeypatch.setattr("aiftrain.launch.quota.PATIENCE", 0.2)
+    monkeypatch.setattr("aiftrain.run.quota.PATIENCE", 0.2)
     program(tmp_path, "lfs", "exec sleep 60")
     assert quotas(tmp_path / "scratch", mounts) == []

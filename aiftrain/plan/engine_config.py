@@ -6,9 +6,10 @@ from typing import Any
 
 from aiftrain.plan.buckets import bucket_elements, live_elements, prefetch_elements
 from aiftrain.plan.memory import persistent_elements, uses_autocast
+from aiftrain.plan.swapping import PORTION, swapping_section, swaps
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.precision import is_half
-from aiftrain.run.spec import ParallelSpec, Precision, RunSpec
+from aiftrain.run.spec import Precision, RunSpec
 
 BF16_WEIGHTS: dict[str, Any] = {
     # Stage 1: a gradient goes to its fp32 sum as soon as it is there, and is freed. Otherwise all of a micro-batch's
@@ -46,10 +47,17 @@ def deepspeed_config(spec: RunSpec, layout: ParallelLayout, precision: Precision
     return config | (HALF_WEIGHTS[precision] if half_weights else {})
 
 
-def _offloads(strategy: ParallelSpec) -> dict[str, Any]:
+def _offloads(spec: RunSpec) -> dict[str, Any]:
     """Where states go that are not on the device. Memory is pinned, so that copies run beside the computation."""
+    strategy = spec.parallelism
     places = {"offload_optimizer": strategy.offload_optimizer, "offload_param": strategy.offload_parameters}
-    return {key: {"device": place, "pin_memory": True} for key, place in places.items() if place != "none"}
+    zero: dict[str, Any] = {
+        key: {"device": place, "pin_memory": True} for key, place in places.items() if place != "none"
+    }
+    if swaps(spec):
+        zero["offload_optimizer"] |= swapping_section(spec)
+        zero["sub_group_size"] = PORTION
+    return zero
 
 
 def _zero(spec: RunSpec, layout: ParallelLayout, element: int) -> dict[str, Any]:
@@ -69,7 +77,7 @@ def _zero(spec: RunSpec, layout: ParallelLayout, element: int) -> dict[str, Any]
         # It would deal gradients out for faster copies to a CPU, and our fragments rest on their order.
         "round_robin_gradients": False,
     }
-    zero |= _offloads(spec.parallelism)
+    zero |= _offloads(spec)
     if stage == 3:
         zero["zero_hpz_partition_size"] = spec.parallelism.secondary_group
         zero["stage3_prefetch_bucket_size"] = prefetch_elements(spec, layout, element)

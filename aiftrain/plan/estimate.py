@@ -8,6 +8,7 @@ from aiftrain.plan.flops import run_flops
 from aiftrain.plan.init_from import init_warnings
 from aiftrain.plan.limits import chosen_partition, is_queued, seconds_of, site_warnings, time_limit
 from aiftrain.plan.memory import (
+    GIB,
     STAGES,
     StateBytes,
     checkpoint_bytes,
@@ -15,8 +16,11 @@ from aiftrain.plan.memory import (
     states_of,
     uses_autocast,
 )
+from aiftrain.plan.swapping import swaps
 from aiftrain.plan.training_stages import stage_warnings
 from aiftrain.run.base import Strict
+from aiftrain.run.layout import ParallelLayout, make_layout
+from aiftrain.run.offload import disk_bytes
 from aiftrain.run.precision import is_half
 from aiftrain.run.spec import Precision, Recompute, RunSpec
 from aiftrain.run.timeline import Timeline
@@ -121,6 +125,7 @@ def _assumptions(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
         _arithmetic(spec, precision),
         "FLOPs: 6 a matrix weight and token, and causal attention (arXiv 2204.02311, appendix B)",
         "model states as ZeRO shares them out (arXiv 1910.02054)",
+        *_on_disks(spec),
         *_announced(spec),
         *_without_container(spec),
     )
@@ -137,6 +142,13 @@ def _arithmetic(spec: RunSpec, precision: Precision) -> str:
         arithmetic = f"{precision} weights, gradients summed in fp32, fp32 master weights{scaled}"
     without = spec.train.precision == "auto" and not spec.hardware.bf16
     return f"{arithmetic}, because {spec.hardware.name} has no fast bf16" if without else arithmetic
+
+
+def _on_disks(spec: RunSpec) -> Iterator[str]:
+    layout = make_layout(spec)
+    if swaps(spec) and isinstance(layout, ParallelLayout):
+        need, path = disk_bytes(spec, layout) / GIB, spec.parallelism.nvme_path
+        yield f"{need:,.0f} GiB on a disk of each node, in {path}, whose speed is left out"
 
 
 def _without_container(spec: RunSpec) -> Iterator[str]:

@@ -159,6 +159,21 @@ def offload_goes_with(spec: RunSpec) -> Iterator[Problem]:
             yield Problem(used[0], found, fits)
 
 
+def disks_go_with(spec: RunSpec) -> Iterator[Problem]:
+    """States on a disk of the node: DeepSpeed has them for stage 3 alone, and they need a place."""
+    strategy = spec.parallelism
+    if strategy.offload_optimizer != "nvme":
+        return
+    if strategy.stage not in (0, 3):  # of 0 another rule speaks
+        found = f"nvme goes with ZeRO stage 3 alone, and this is stage {strategy.stage}"
+        fits = "parallelism.zero_stage=3, or parallelism.offload_optimizer=cpu"
+        yield Problem("parallelism.offload_optimizer", found, fits)
+    path = strategy.nvme_path or ""
+    if not path.startswith(("/", "$")):
+        found = f"{strategy.nvme_path!r} is no folder on a disk of each node" if path else "has no value"
+        yield Problem("parallelism.nvme_path", found, "parallelism.nvme_path=/an/absolute/path, or '$TMPDIR'")
+
+
 def stages_have_experts(spec: RunSpec) -> Iterator[Problem]:
     """DeepSpeed's norm of the gradients has all stages take part in what is done for experts."""
     model, strategy = spec.model, spec.parallelism
@@ -198,6 +213,7 @@ RULES: tuple[Rule, ...] = (
     groups_share_out_the_ranks,
     secondary_groups_go_with,
     offload_goes_with,
+    disks_go_with,
 )
 
 

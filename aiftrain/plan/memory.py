@@ -10,6 +10,7 @@ from itertools import accumulate, chain, pairwise
 from typing import Literal
 
 from aiftrain.plan.parameters import Groups, Shares, expert_sizes, tensor_sizes
+from aiftrain.plan.swapping import buffer_bytes
 from aiftrain.run.base import Strict
 from aiftrain.run.layout import ranks_per_node
 from aiftrain.run.model import ModelSpec
@@ -166,22 +167,29 @@ def _on_device(spec: RunSpec, states: StateBytes, copy: int) -> StateBytes:
 
 
 def offloaded(spec: RunSpec, what: Literal["offload_optimizer", "offload_parameters"]) -> bool:
-    """Whether that lies in the memory of the node instead of the device's; CPUs have no other."""
-    return getattr(spec.parallelism, what) != "none" and not spec.hardware.is_cpu
+    """Whether that lies somewhere else than in the device's memory; that of CPUs is the node's."""
+    place = getattr(spec.parallelism, what)
+    return place == "nvme" or (place == "cpu" and not spec.hardware.is_cpu)
 
 
 def host_bytes(spec: RunSpec, precision: Precision) -> int:
     """What one rank keeps in the memory of its node, besides what is in its device's: states that are offloaded.
 
-    With the optimizer its gradients come too, in fp32. (DeepSpeed 0.19.8, stage_1_and_2.py and stage3.py)
+    With the optimizer its gradients come too, in fp32. Of what is on a disk there are the buffers. (DeepSpeed 0.19.8,
+    stage_1_and_2.py, stage3.py and swap_tensor/)
     """
-    strategy = spec.parallelism.model_copy(update={"offload_optimizer": "none", "offload_parameters": "none"})
-    everything = states_of(spec.model_copy(update={"parallelism": strategy}), precision)
-    weights = everything.weights if offloaded(spec, "offload_parameters") else 0
-    if not offloaded(spec, "offload_optimizer"):
-        return weights
+    strategy = spec.parallelism
+    nowhere = strategy.model_copy(update={"offload_optimizer": "none", "offload_parameters": "none"})
+    everything = states_of(spec.model_copy(update={"parallelism": nowhere}), precision)
+    sharers = max(1, spec.nodes * ranks_per_node(spec) // (strategy.pipeline * strategy.tensor))
+    held = buffer_bytes(spec, sharers)
+    if spec.hardware.is_cpu:
+        return held
+    held += everything.weights if strategy.offload_parameters == "cpu" else 0
+    if strategy.offload_optimizer != "cpu":
+        return held
     fewest = min(len(group.states) for group in spec.optimizer.groups)
-    return weights + everything.optimizer * (fewest + 2) // (fewest + 1)
+    return held + everything.optimizer * (fewest + 2) // (fewest + 1)
 
 
 def _stages_of(spec: RunSpec) -> Iterator[range]:

@@ -48,7 +48,6 @@ _FREE_TO_CHANGE = {
     "straggler_every",
 }
 
-Offload = Literal["none", "cpu"]  # not on disks: checkpoints cannot read states that lie there
 Fp8 = Literal["none", "tensorwise", "rowwise", "rowwise_with_gw_hp"]
 AttentionKernel = Literal["auto", "flash-attn", "varlen", "flex", "dense"]
 
@@ -66,8 +65,11 @@ class ParallelSpec(Strict):
     # for the backward pass, and where weights are while no layer needs them.
     shard_group: int | None = Field(None, ge=1)
     secondary_group: int = Field(1, ge=1)
-    offload_parameters: Offload = "none"
-    offload_optimizer: Offload = "none"  # where the optimizer's states are, and its step is done
+    # Where weights, and where the optimizer's states are, if not on the device: in the CPUs' memory, or on a disk of
+    # the node. The CPUs then do the optimizer's step. (Why weights do not go to disks: docs/verification.md.)
+    offload_parameters: Literal["none", "cpu"] = "none"
+    offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
+    nvme_path: str | None = None  # of `nvme`: a folder on a disk of each node; variables of the job as in $TMPDIR
     bucket_millions: float | None = Field(None, gt=0)  # elements at one time, in millions; None: derived
 
     @property
@@ -292,7 +294,7 @@ class RunSpec(Strict):
     @property
     def digest(self) -> str:
         """12 hexadecimal digits of what decides the numbers, the length, and the strategy: each has its own folder."""
-        strategy = self.parallelism.model_dump(mode="json")
+        strategy = self.parallelism.model_dump(mode="json", exclude={"nvme_path"})
         return _digest(self.identity() | {"steps": self.timeline.total_steps, "parallelism": strategy})
 
     @property

@@ -33,6 +33,7 @@ from aiftrain.train.recompute import runner
 from aiftrain.train.rendezvous import agree
 from aiftrain.train.replicas import average_over_replicas
 from aiftrain.train.stragglers import Stopwatch
+from aiftrain.train.swapping import remove_files
 
 
 class Engine:
@@ -45,6 +46,7 @@ class Engine:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         self.layout, self.mesh = execution.layout, mesh
         self.device = device
+        self._config = config
         self.first_forward = Stopwatch(device)  # of each step: the first micro-batch's forward pass
         precision = execution.precision
         self._autocast = None if precision == "fp32" or precision in config else TYPES[precision]
@@ -188,6 +190,10 @@ class Engine:
             fragments.put_together(self._engine, self.mesh)
         fragments.set_optimizer_step_count(self._engine, optimizer_steps)
         fragments.publish_weights(self._engine)
+
+    def close(self) -> None:
+        """After the last step: what lies on the node's disk is removed."""
+        remove_files(self._config, torch.distributed.get_rank())
 
     def _counted(self, total: Tensor) -> float:
         """The ranks of a tensor have the same loss: one counts it. The others still tell of one that is no number."""

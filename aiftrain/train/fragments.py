@@ -19,6 +19,7 @@ from torch.distributed import ProcessGroup
 from aiftrain.run.optimizer import AVERAGE
 from aiftrain.train.mesh import ALONE, Axis, Mesh
 from aiftrain.train.parts import is_expert, is_part, part_of
+from aiftrain.train.swapping import as_tensors, in_memory, settle
 
 _AT_ONCE = 2**24  # elements that are copied at one time
 
@@ -75,16 +76,15 @@ def holdings(engine: Any) -> Iterator[Holding]:
 
 def live_fragments(engine: Any, mesh: Mesh) -> Iterator[LiveFragment]:
     """What this rank's optimizer holds of each parameter. Together the ranks' fragments cover every parameter."""
-    states = _optimizer(engine).state
     parameters = dict(engine.module.named_parameters())
+    tensors = {master: as_tensors(engine, master, _tensors(engine, master)) for master, _ in _masters(engine)}
     for slot in _slots(engine, parameters):
-        flat = {"weight": slot.master.data} | {k: v for k, v in states[slot.master].items() if k != "step"}
         parameter = parameters[slot.name]
         holders = mesh.same_experts if is_expert(parameter) else mesh.data
         owned = mesh.replica.index == 0 and (mesh.tensor.index == 0 or is_part(parameter))
         for begin, run in part_of(parameter).cut(slot.start, slot.count):
             place = slot.offset + begin - slot.start
-            views = {key: tensor.view(-1).narrow(0, place, len(run)) for key, tensor in flat.items()}
+            views = {key: tensor.view(-1).narrow(0, place, len(run)) for key, tensor in tensors[slot.master].items()}
             yield LiveFragment(slot.name, run.start, views, owned, holders)
 
 
@@ -131,8 +131,10 @@ def publish_weights(engine: Any) -> None:
         zero.update_lp_params()
     elif stage == 3:
         zero._partition_all_parameters()
-        for group in range(len(zero.fp32_partitioned_groups_flat)):
-            zero._reassign_or_swap_out_partitioned_parameters(group)
+        for group, master in enumerate(zero.fp32_partitioned_groups_flat):
+            settle(engine, master, _tensors(engine, master))
+            with in_memory(engine, master, changes=False):
+                zero._reassign_or_swap_out_partitioned_parameters(group)
         if zero.persistent_parameters:
             zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
         zero.invalidate_secondary_tensor()
@@ -142,7 +144,8 @@ def publish_weights(engine: Any) -> None:
 def swap_average(engine: Any) -> None:
     """Exchange the weights and their average: to work with the average, and again to go back."""
     for master, _ in _masters(engine):
-        weights, average = master.data, _optimizer(engine).state[master][AVERAGE]
+        tensors = as_tensors(engine, master, _tensors(engine, master))
+        weights, average = tensors["weight"], tensors[AVERAGE]
         for one, other in zip(weights.view(-1).split(_AT_ONCE), average.view(-1).split(_AT_ONCE), strict=True):
             held = one.clone()
             one.copy_(other)
@@ -157,6 +160,12 @@ def _share(length: int, axis: Axis) -> tuple[int, int]:
 def _optimizer(engine: Any) -> Any:
     """Our own optimizer, which that of a ZeRO stage has inside."""
     return engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
+
+
+def _tensors(engine: Any, master: Tensor) -> dict[str, Tensor]:
+    """A tensor that the optimizer updates, and what it keeps of each element, by name."""
+    kept = _optimizer(engine).state[master].items()
+    return {"weight": master} | {name: tensor for name, tensor in kept if name != "step"}
 
 
 def _masters(engine: Any) -> Iterator[tuple[Tensor, int]]:

@@ -227,6 +227,7 @@ class Trainer:
         self.profiler.close()
         self.saver.close()
         self.tracker.close()
+        self.engine.close()
         part()
         if self.shipping:
             self.shipping.close()

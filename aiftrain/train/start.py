@@ -16,6 +16,7 @@ from aiftrain.run.env_lock import check_software
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.layout import Execution, ParallelLayout
 from aiftrain.run.lock import HANDOVER, PATIENCE, RunLock
+from aiftrain.run.offload import disk_bytes
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
 from aiftrain.train import stragglers
@@ -37,6 +38,8 @@ from aiftrain.train.saving import Saver
 from aiftrain.train.schedule import Schedule
 from aiftrain.train.shipping import shipping
 from aiftrain.train.snapshot import Checkpoints, TrainState
+from aiftrain.train.swapping import on_this_node
+from aiftrain.train.together import together
 from aiftrain.train.tracking import Tracker
 from aiftrain.train.watchdog import Watchdog
 
@@ -103,6 +106,9 @@ def start(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> tup
 def new_engine(spec: RunSpec, execution: Execution, config: dict[str, Any], device: torch.device, mesh: Mesh) -> Engine:
     """The engine that the layout asks for, as `Engine` is made."""
     kind = PipelinedEngine if mesh.pipeline.size > 1 else Engine
+    if spec.parallelism.offload_optimizer == "nvme":
+        needed = disk_bytes(spec, execution.layout)
+        config = together(lambda: on_this_node(config, needed))[torch.distributed.get_rank()]
     return kind(spec, execution, config, device, mesh)
 
 

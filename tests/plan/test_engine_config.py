@@ -95,13 +95,25 @@ def test_stage_3_fetches_one_layer_ahead_and_keeps_what_memory_allows() -> None:
     assert small["zero_optimization"]["stage3_max_live_parameters"] == int(0.1 * 16 * 2**30 / 4)
 
 
+def test_states_on_a_disk_have_a_folder_of_their_run_and_as_many_buffers_as_states() -> None:
+    words = ["recipe=eu-llm-1b", "factory=lumi", "parallelism=nvme", "parallelism.nvme_path=$TMPDIR"]
+    offload = zero_of(*words[2:])["offload_optimizer"]
+    assert offload["nvme_path"] == f"$TMPDIR/{resolve(words).digest}"
+    assert offload["buffer_count"] == 4, "weights, gradients, two states of AdamW"
+    assert (
+        zero_of(*words[2:], "optimizer=ademamix", "optimizer.ema_decay=0.9")["offload_optimizer"]["buffer_count"] == 6
+    )
+    assert resolve(words).digest == resolve([*words, "parallelism.nvme_path=/elsewhere"]).digest
+
+
 def test_deepspeed_knows_every_setting() -> None:
     """It would only warn of a key that it does not know."""
     from deepspeed.runtime.precision_config import DeepSpeedBF16Config
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-    for strategy in ("zero1", "zero2", "zero3", "hpz", "offload"):
-        config = config_of("recipe=eu-llm-1b", "factory=lumi", "nodes=2", f"parallelism={strategy}")
+    for strategy in ("zero1", "zero2", "zero3", "hpz", "offload", "nvme"):
+        path = ["parallelism.nvme_path=/disk"] if strategy == "nvme" else []
+        config = config_of("recipe=eu-llm-1b", "factory=lumi", "nodes=2", f"parallelism={strategy}", *path)
         zero = config["zero_optimization"]
         names = {field.alias or name for name, field in DeepSpeedZeroConfig.model_fields.items()}
         assert set(zero) <= names

@@ -112,6 +112,18 @@ def problems(*overrides: str) -> dict[str, str]:
             ["parallelism.expert=1"],
         ),
         (["parallelism=hpz", MOE, "parallelism.expert=2"], "parallelism.expert", ["secondary_group"]),
+        (
+            ["parallelism=offload", "parallelism.offload_optimizer=nvme", "parallelism.nvme_path=/disk"],
+            "parallelism.offload_optimizer",
+            ["nvme goes with ZeRO stage 3 alone, and this is stage 2"],
+        ),
+        (["parallelism=offload3", "parallelism.offload_optimizer=nvme"], "parallelism.nvme_path", ["has no value"]),
+        (["parallelism=nvme", "parallelism.nvme_path=disk"], "parallelism.nvme_path", ["'disk' is no", "$TMPDIR"]),
+        (
+            ["parallelism=nvme", "parallelism.nvme_path=/disk", "parallelism.tensor=2"],
+            "parallelism.offload_optimizer",
+            ["tensor 2"],
+        ),
     ],
 )
 def test_what_does_not_divide_is_refused(overrides: list[str], where: str, phrases: list[str]) -> None:
@@ -143,15 +155,11 @@ def test_what_goes_together_is_planned(overrides: list[str]) -> None:
 
 @pytest.mark.parametrize("strategy", Groups().choices("parallelism"))
 def test_every_strategy_that_is_shipped_can_be_planned(strategy: str) -> None:
-    assert (
-        problems(
-            f"parallelism={strategy}", *([MOE, "model.moe.shared_intermediate_size=8"] if strategy == "ep" else [])
-        )
-        == {}
-    )
+    besides = {"ep": [MOE, "model.moe.shared_intermediate_size=8"], "nvme": ["parallelism.nvme_path=/disk"]}
+    assert problems(f"parallelism={strategy}", *besides.get(strategy, [])) == {}
 
 
-def test_states_on_disks_are_no_choice() -> None:
-    """DeepSpeed has them; our checkpoints cannot read them there."""
+def test_weights_on_disks_are_no_choice() -> None:
+    """DeepSpeed runs out of buffers for them: docs/verification.md."""
     with pytest.raises(ConfigError, match="'none' or 'cpu'"):
-        resolve([*SMOKE, "parallelism=offload", "parallelism.offload_optimizer=nvme"])
+        resolve([*SMOKE, "parallelism=offload3", "parallelism.offload_parameters=nvme"])

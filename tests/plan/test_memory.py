@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiftrain.plan.estimate import estimate
 from aiftrain.plan.memory import GIB, choose_precision, host_bytes, memory_per_rank, state_bytes, states_of
 from aiftrain.plan.parameters import Groups
 from aiftrain.plan.spec import resolve
@@ -183,6 +184,14 @@ def test_offloaded_states_are_the_nodes() -> None:
     assert (states_of(everything, "bf16").weights, states_of(everything, "bf16").optimizer) == (0, 0)
     assert host_bytes(everything, "bf16") == on_device.weights + on_device.optimizer * 4 // 3
     assert host_bytes(seventy("parallelism=zero3"), "bf16") == 0
+
+
+def test_of_states_on_a_disk_the_node_has_buffers() -> None:
+    spec = seventy("parallelism=nvme", "parallelism.nvme_path=/disk")
+    assert states_of(spec, "bf16").optimizer == 0
+    assert host_bytes(spec, "bf16") == states_of(seventy("parallelism=zero3"), "bf16").weights + 4 * 4 * 100_000_000
+    (told,) = [each for each in estimate(spec, "bf16").assumptions if "on a disk" in each]
+    assert told.startswith(f"{16 * spec.model.parameters / 64 / GIB:,.0f} GiB on a disk of each node, in /disk")
 
 
 def test_a_secondary_copy_is_counted() -> None:

@@ -91,7 +91,10 @@ def _timed(setting: Setting, case: StepCase, budget: float) -> Timing:
     mesh = Mesh.of(case.execution.layout, setting.rank)
     engine, batches = _engine(setting, case, mesh), random_batches(case, setting.rank)
     step = partial(engine.step, batches, case.spec.optimizer.lr, case.spec.timeline.at(0).tokens_per_step)
-    return time_of(step, setting.device, budget)
+    try:
+        return time_of(step, setting.device, budget)
+    finally:
+        engine.close()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from aiftrain.train.optimizers.exchange import Piece
 from aiftrain.train.optimizers.gate import Gate
 from aiftrain.train.optimizers.matrices import matrices_of
 from aiftrain.train.optimizers.muon import Muon
+from aiftrain.train.swapping import in_memory
 
 ZERO_SUPPORTED_OPTIMIZERS.extend([AdamW, AdEMAMix, Muon])  # else DeepSpeed warns of untested ones
 
@@ -40,12 +41,11 @@ def build(settings: OptimizerSpec, model: Decoder, gate: Gate) -> GatedOptimizer
 
 def prepare(optimizer: GatedOptimizer, engine: Any, model: ModelSpec) -> None:
     """Make the optimizer's states for the tensors that it updates, and tell it what matrices lie in them."""
-    if getattr(engine.optimizer, "swap_optimizer", False):
-        return  # the states are to lie on a disk of the node: torch makes them when DeepSpeed has their part at hand
     shapes = dict(full_shapes(engine.module))
     for held in holdings(engine):
         group = optimizer.param_groups[held.group]
-        optimizer.make_state(held.master, group)
+        with in_memory(engine, held.master, changes=True):
+            optimizer.make_state(held.master, group)
         if isinstance(optimizer, Muon) and MOMENTUM in group["states"]:
             optimizer.lay_out(held.master, list(_pieces(held.slots, model, shapes)), held.sharers)
 

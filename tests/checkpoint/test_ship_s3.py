@@ -31,7 +31,7 @@ from tests.rigs.buckets import new_bucket, open_store
 from tests.rigs.ceph import CephRig
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("AIFTRAIN_KILLS", "20"))
+KILLS = int(os.environ.get("AIFTRAIN_KILLS", "20")) // 2  # plain, and sealed
 Opens = Callable[[], Archive]
 
 

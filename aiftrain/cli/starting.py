@@ -91,6 +91,7 @@ def start(run: Ready, console: Console) -> dict[str, Any]:
         return result | {"exit_code": EXIT_OK, "state": "finished before"}
     _write(run.folder, run.spec, run.plan, run.corpus)
     if run.is_job:
+        _make_home(run, console)
         return result | submit(run.spec, run.folder, console)
     return result | _train_here(run, console)
 
@@ -130,6 +131,13 @@ def _write(folder: RunFolder, spec: RunSpec, plan: LaunchPlan, corpus: PreparedC
     folder.write_json(folder.data_json, corpus.model_dump(mode="json"))
     folder.write(folder.job_sh, render(spec, plan.execution.layout, folder))
     write_run(folder, spec, plan)
+
+
+def _make_home(run: Ready, console: Console) -> None:
+    from aiftrain.launch.home import make_home
+
+    if done := make_home(run.spec, run.plan.execution.layout, run.folder):
+        console.print(done, soft_wrap=True)
 
 
 def submit(spec: RunSpec, folder: RunFolder, console: Console) -> dict[str, Any]:

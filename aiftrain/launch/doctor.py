@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from aiftrain.checkpoint.stores.filesystem import FileSystem
 from aiftrain.errors import AiftrainError
 from aiftrain.plan.here import this_node
 from aiftrain.plan.limits import is_queued
@@ -119,6 +120,7 @@ def _storage(spec: RunSpec) -> Iterator[Check]:
     yield _writable("run folder", folder)
     need = checkpoint_bytes(spec) * (spec.storage.keep_last + 1)
     yield _room("checkpoint space", checkpoints, need, "storage.keep_last and storage.path decide what is needed where")
+    yield file_system_check(checkpoints)
     yield _inodes(checkpoints)
     yield from (_quota(room, need) for room in quotas(checkpoints))
     yield _room("temporary space", Path(tempfile.gettempdir()), _GIB, "TMPDIR may name another folder")
@@ -140,6 +142,12 @@ def _room(name: str, folder: Path, need: int, advice: str) -> Check:
         return Check(name, "warn", f"{folder}: {error.strerror}", advice)
     found = f"{free / _GIB:,.1f} GiB free at {folder}, {need / _GIB:,.1f} wanted"
     return Check(name, "ok", found) if free >= need else Check(name, "warn", found, advice)
+
+
+def file_system_check(folder: Path) -> Check:
+    """What a folder for checkpoints is on; memory is a warning."""
+    found = FileSystem.of(folder)
+    return Check("file system", "warn" if found.is_memory else "ok", str(found), found.warning)
 
 
 def _inodes(folder: Path) -> Check:

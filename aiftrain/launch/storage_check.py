@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 
 from aiftrain.checkpoint.stores.base import Store
 from aiftrain.checkpoint.stores.bucket import open_bucket
-from aiftrain.checkpoint.stores.filesystem import FileSystem
 from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.errors import DamagedError
-from aiftrain.launch.doctor import Check
+from aiftrain.launch.doctor import Check, file_system_check
 from aiftrain.run.storage import ArchiveSpec
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ def check_storage(spec: ArchiveSpec) -> list[Check]:
 def _folder(folder: Path) -> Iterator[Check]:
     store = FolderStore(folder)
     store.check_room(_SIZE, 1)
-    found = FileSystem.of(folder)
-    yield Check("file system", "warn" if found.is_memory else "ok", str(found), found.warning)
+    yield file_system_check(folder)
     yield _round_trip(store, f"aiftrain-check-{secrets.token_hex(8)}")
 
 

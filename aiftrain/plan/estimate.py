@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from aiftrain.checkpoint.stores.filesystem import FileSystem
 from aiftrain.plan.flops import run_flops
 from aiftrain.plan.init_from import init_warnings
 from aiftrain.plan.limits import chosen_partition, is_queued, seconds_of, site_warnings, time_limit
@@ -181,6 +183,7 @@ def _warnings(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
     warnings += init_warnings(spec)
     if warning := spec.storage.seal.warning:
         warnings.append(f"checkpoints are {warning} (storage.seal.recipients, docs/sealing.md)")
+    warnings += filter(None, [FileSystem.of(Path(spec.storage.path or spec.run_folder)).warning])
     if spec.optimizer.warmup_steps >= steps:
         warnings.append(f"the warm-up of {spec.optimizer.warmup_steps} steps is as long as the run ({steps})")
     fast = (spec.hardware.bf16 and precision == "bf16") or not spec.hardware.is_cpu

@@ -57,8 +57,7 @@ class FileSystem:
         """What is wrong with keeping checkpoints there; nothing for most."""
         if not self.is_memory:
             return ""
-        loss = f"what lies in {self.mount} does not outlive the node, and takes its memory"
-        return f"{loss}: storage.path=<a folder on disks>"
+        return f"what lies in {self.mount} takes the node's memory, and does not outlive it: storage.path=<on disks>"
 
     def __str__(self) -> str:
         return f"{_TITLES.get(self.kind, self.kind)}{f' at {self.mount}' if self.mount else ''}"
@@ -69,14 +68,16 @@ def stripes(shard: int) -> int:
     return next(count for size, count in _STRIPES if shard >= size)
 
 
-def set_stripes(folder: Path, shard: int, table: Path = MOUNTS) -> int | None:
-    """Have files that are made in a new folder on Lustre lie on as many targets as shards of `shard` bytes want.
+def make_striped(folder: Path, shard: int, table: Path = MOUNTS) -> int | None:
+    """Make a folder on Lustre whose files lie on as many targets as shards of `shard` bytes want; how many those are.
 
-    How many; None where nothing was done: another file system, no `lfs` here, or it failed, which costs only speed.
+    None, and no folder, on another file system or without `lfs`. None where `lfs` fails: that costs only speed.
+    OSError where the folder cannot be made.
     """
     program = shutil.which("lfs")
     if program is None or FileSystem.of(folder, table).kind != "lustre":
         return None
+    folder.mkdir(parents=True)
     count = stripes(shard)
     command = [program, "setstripe", "--stripe-count", str(count), str(folder)]
     try:

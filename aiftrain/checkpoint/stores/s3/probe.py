@@ -24,9 +24,7 @@ def probe(client: Client, prefix: str) -> Iterator[str]:
 def remove_for_good(client: Client, key: str) -> None:
     """Remove an object; where the bucket keeps versions all of them, those under governance retention too."""
     what = f"remove {key}"
-    if "VersionId" not in client.call(what, "delete_object", Key=key):
-        return
-    answer = client.call(what, "list_object_versions", Prefix=key)
-    for each in (*answer.get("Versions", ()), *answer.get("DeleteMarkers", ())):
-        place = {"Key": key, "VersionId": each["VersionId"]}
-        client.call(what, "delete_object", **place, BypassGovernanceRetention=True)
+    client.call(what, "delete_object", Key=key)
+    kept = client.call(what, "list_object_versions", Prefix=key)
+    for each in (*kept.get("Versions", ()), *kept.get("DeleteMarkers", ())):
+        client.call(what, "delete_object", Key=key, VersionId=each["VersionId"], BypassGovernanceRetention=True)

@@ -13,9 +13,7 @@ from aiftrain.checkpoint import writer
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.writer import Written
 from aiftrain.errors import MachineError
-from aiftrain.run.memory import available_memory
-
-_MOST = 0.8  # of the memory that is available: training goes on meanwhile, and may want some more
+from aiftrain.run.memory import MAY_TAKE, available_memory
 
 
 class BackgroundWriter:
@@ -91,7 +89,7 @@ class BackgroundWriter:
         """Every page is taken at once: memory that turns out to be missing later would kill a process."""
         left = available_memory()
         more = size - len(self._memory or b"")
-        if left is not None and more * self._sharers > left * _MOST:
+        if left is not None and more * self._sharers > left * MAY_TAKE:
             return None
         try:
             os.posix_fallocate(self._descriptor, 0, size)

@@ -167,6 +167,9 @@ def _memory_rows(plan: LaunchPlan) -> Iterator[tuple[str, str]]:
     yield "", ", ".join(known[4:])
     by_stage = (f"{stage}: {output.size(octets)}" for stage, octets in enumerate(plan.estimate.states_by_stage))
     yield "", f"model states under ZeRO {', '.join(by_stage)}"
+    if plan.state_copy:
+        left = "" if plan.state_copy.left is None else f" of {output.size(plan.state_copy.left)} that are left there"
+        yield "", f"for saving, in a node's own memory: {output.size(plan.state_copy.size)}{left}"
 
 
 def _traffic_rows(plan: LaunchPlan) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from aiftrain.plan.limits import launch_problems, precision_problems, site_probl
 from aiftrain.plan.memory import choose_precision
 from aiftrain.plan.pipeline import pipeline_warnings
 from aiftrain.plan.prediction import Prediction, predict
+from aiftrain.plan.state_copy import StateCopy, state_copy
 from aiftrain.plan.traffic import Traffic, traffic
 from aiftrain.plan.training_stages import stage_problems
 from aiftrain.run.base import Strict
@@ -26,6 +27,7 @@ class LaunchPlan(Strict):
     estimate: Estimate
     traffic: Traffic
     prediction: Prediction
+    state_copy: StateCopy | None = None  # where checkpoints are written beside the training
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -37,7 +39,9 @@ class LaunchPlan(Strict):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return (*self.estimate.warnings, *self.prediction.warnings, *pipeline_warnings(self.execution.layout))
+        of_copy = self.state_copy.warnings if self.state_copy else ()
+        pipeline = pipeline_warnings(self.execution.layout)
+        return (*self.estimate.warnings, *self.prediction.warnings, *of_copy, *pipeline)
 
 
 def make_plan(spec: RunSpec, *, to_launch: bool = False, precision: Precision | None = None) -> LaunchPlan:
@@ -61,11 +65,13 @@ def make_plan(spec: RunSpec, *, to_launch: bool = False, precision: Precision | 
     problems += [problem for problem in too_large if problem]
     if problems or isinstance(layout, Problem):
         raise ConfigError(problems)
+    prediction = predict(spec, layout, precision)
     return LaunchPlan(
         execution=Execution(layout=layout, precision=precision),
         estimate=estimate(spec, precision),
         traffic=traffic(spec, layout, precision),
-        prediction=predict(spec, layout, precision),
+        prediction=prediction,
+        state_copy=state_copy(spec, prediction.memory, precision),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+MAY_TAKE = 0.8  # of what is available, for a copy of the state: training goes on meanwhile, and may want some more
 _CGROUPS = Path("/sys/fs/cgroup")
 
 

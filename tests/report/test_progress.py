@@ -25,6 +25,7 @@ from aiftrain.report.progress import describe
             {"event": "straggler", "host": "n1", "ranks": [4, 5], "ratio": 1.5, "step": 50},
             "2 ranks on n1 took 1.5 times as long as others by step 50",
         ),
+        ({"event": "unchanged", "message": "no weight has changed"}, "warning: no weight has changed"),
         ({"event": "preflight", "seconds": 0.1}, None),
     ],
 )

@@ -52,7 +52,8 @@ def test_what_was_interrupted_goes_before_any_checkpoint(full: Catalog, save: Sa
 
 
 @pytest.mark.parametrize(
-    ("size", "shards", "told"), [(5 * MIB, 2, r"leaves \d\.\d{3} GB, and it takes 0\.006"), (1, 22, r"leaves \d+ files")]
+    ("size", "shards", "told"),
+    [(5 * MIB, 2, r"leaves \d\.\d{3} GB, and it takes 0\.006"), (1, 22, r"leaves \d+ files")],
 )
 def test_the_newest_stays_where_nothing_helps(full: Catalog, save: Save, size: int, shards: int, told: str) -> None:
     save(full, 1)

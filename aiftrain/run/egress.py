@@ -115,25 +115,6 @@ class Guard:
             with contextlib.suppress(OSError):
                 socket.getaddrinfo(name, port)
 
-    def endpoint(self, host: str) -> None:
-        """EgressError where a store is not to be opened at `host`. With `address` and `redirect` a store's gate."""
-        if CHECKPOINTS not in self._rules_at(host):
-            raise self._refusal(f"a store at {host}")
-
-    def address(self, host: str, address: str) -> None:
-        """EgressError where a store's name leads to networks that it must not be in."""
-        found = parse_address(address)
-        if found is not None:
-            self._check_pins(host, found)
-
-    def redirect(self, host: str, target: str) -> None:
-        """EgressError where a store sends on to what is none of the run's."""
-        if CHECKPOINTS not in self._rules_at(target):
-            raise self._refusal(f"to go on from {host}, which redirects to {target}")
-
-    def _rules_at(self, name: str) -> set[str]:
-        return {rule for (host, _), rule in self._rules.items() if host == name}
-
     def _decide(self, host: str, port: int) -> str:
         if (host, port) == NOWHERE:
             raise self._refusal("a connection by HTTP, which went to the proxy that is not there (aiftrain.run.quiet)")

@@ -15,7 +15,7 @@ import pytest
 
 from aiftrain.run import door
 from aiftrain.run.contacts import read_contacts
-from aiftrain.run.egress import CHECKPOINTS, EgressError, Guard, installed
+from aiftrain.run.egress import EgressError, Guard, installed
 from aiftrain.run.policy import PolicySpec
 from tests.rigs.outside import ELSEWHERE, WORLD, WORLD6, Outside
 from tests.rigs.ways_out import WAYS, secret_of
@@ -142,21 +142,6 @@ except Exception as error:
     finished = outside.run(program, **key)
     assert "it began" not in finished.stdout and "Error" in finished.stdout, finished.stderr
     assert outside.arrived() == []
-
-
-def test_a_store_is_opened_where_it_was_judged_and_sends_on_to_no_other_host() -> None:
-    policy = PolicySpec(hosts=("mirror.example.eu",), addresses={"store.example.eu": ("192.0.2.0/24",)})
-    guard = Guard(policy, {("store.example.eu", 443): CHECKPOINTS})
-    guard.endpoint("store.example.eu")
-    guard.address("store.example.eu", "192.0.2.9")
-    guard.redirect("store.example.eu", "store.example.eu")
-    with pytest.raises(EgressError, match=r"policy\.hosts: refused a store at mirror"):
-        guard.endpoint("mirror.example.eu")  # may be spoken to, and is no store
-    for target in ("mirror.example.eu", "169.254.169.254"):
-        with pytest.raises(EgressError, match=f"refused to go on from store.example.eu, which redirects to {target}"):
-            guard.redirect("store.example.eu", target)
-    with pytest.raises(EgressError, match=r"policy\.addresses\.store\.example\.eu"):
-        guard.address("store.example.eu", "198.51.100.9")
 
 
 def test_networks_that_a_host_is_pinned_to_are_its_own_without_a_look_up() -> None:

@@ -9,10 +9,8 @@ import argparse
 import importlib
 
 from aiftrain.cli.checkpoints.options import add_options, check_options
-from aiftrain.cli.checkpoints.places import is_bucket, spec_of
 from aiftrain.errors import UserError
-from aiftrain.run import door, residency
-from aiftrain.run.egress import Host
+from aiftrain.run import door
 
 ACTIONS = {  # and the module of each
     "list": "listing",
@@ -41,13 +39,9 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(
             "copy takes two places: FROM and TO" if options.to is None else f"{options.to}: one place is enough"
         )
+    from aiftrain.cli.checkpoints.places import hosts_of
+
     module = importlib.import_module(f"{__name__}.{ACTIONS[options.action]}")
-    with door.opened(door.NOBODY, _hosts(options)):
+    with door.opened(door.NOBODY, hosts_of(options)):
         code: int = module.run(options)
     return code
-
-
-def _hosts(options: argparse.Namespace) -> dict[Host, str]:
-    """The services that the person has named: this process connects to no other."""
-    buckets = [place for place in (options.place, options.to) if place and is_bucket(place)]
-    return residency.archive_hosts(spec_of(place, options) for place in buckets)

@@ -13,7 +13,9 @@ from aiftrain.checkpoint.stores.base import Store
 from aiftrain.checkpoint.stores.bucket import open_bucket
 from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.errors import UserError
+from aiftrain.run.egress import Host
 from aiftrain.run.folder import RunFolder
+from aiftrain.run.residency import archive_hosts
 from aiftrain.run.storage import ArchiveSpec
 
 
@@ -56,6 +58,12 @@ def spec_of(place: str, options: argparse.Namespace) -> ArchiveSpec:
 def open_place(spec: ArchiveSpec) -> Store:
     """The store that a place is: one that a person named, or an archive of a run."""
     return FolderStore(Path(spec.address)) if spec.is_folder else open_bucket(spec)
+
+
+def hosts_of(options: argparse.Namespace) -> dict[Host, str]:
+    """The services that the person has named, by the rule that lets this process connect to them and to no other."""
+    buckets = [place for place in (options.place, options.to) if place and is_bucket(place)]
+    return archive_hosts(spec_of(place, options) for place in buckets)
 
 
 def is_bucket(place: str) -> bool:

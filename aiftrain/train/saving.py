@@ -31,6 +31,7 @@ from aiftrain.train.capture import Capture, Saved
 from aiftrain.train.engine import Engine
 from aiftrain.train.in_flight import InFlight, Stages
 from aiftrain.train.rendezvous import gather
+from aiftrain.train.schedule import Schedule
 from aiftrain.train.snapshot import TrainState
 from aiftrain.train.together import on_first
 from aiftrain.train.tracking import Tracker
@@ -146,9 +147,18 @@ class Saver:
         changes = {"files": files, "weights": weights, "storage": storage, "time": time.time()}
         before = self._catalog.latest(at_most=manifest.step)
         checkpoint = self._catalog.commit(manifest.model_copy(update=changes))
-        unchanged = before is not None and checkpoint.manifest.is_stuck_at(before.manifest)
+        unchanged = (
+            before is not None
+            and checkpoint.manifest.is_stuck_at(before.manifest)
+            and self._learns(before.step, manifest.step)
+        )
         removed = retain(self._catalog, self._spec.storage)
         return Committed(removed, before.step if before and unchanged else None)
+
+    def _learns(self, start: int, stop: int) -> bool:
+        """Whether a step between has a learning rate: where it decays to nothing, the last one has none."""
+        schedule = Schedule(self._spec)
+        return any(schedule.rate(step) > 0 for step in range(start, stop))
 
     def _tell_committed(self, step: int, committed: Committed) -> None:
         for removed in committed.removed:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.ledger import unshipped
 from aiftrain.checkpoint.places import Away, Home
-from aiftrain.checkpoint.stores.base import Store
+from aiftrain.checkpoint.stores.opening import open_store
 from aiftrain.errors import AiftrainError
 from aiftrain.run.spec import RunSpec
 from aiftrain.run.storage import ArchiveSpec
 
 
-def sole_copies(place: Home | Away, opened: Callable[[ArchiveSpec], Store]) -> set[int]:
+def sole_copies(place: Home | Away) -> set[int]:
     """The steps that must stay here, for no other place is known to have them.
 
     At home: what has not arrived in every archive of the run. In an archive, where the run's policy asks for two
@@ -26,7 +24,7 @@ def sole_copies(place: Home | Away, opened: Callable[[ArchiveSpec], Store]) -> s
         return set()
     own = place.archive.store.address.rstrip("/")
     others = [archive for archive in spec.storage.archives if archive.address.rstrip("/") != own]
-    elsewhere = [step for archive in others for step in _steps_at(archive, place.lineage, opened)]
+    elsewhere = [step for archive in others for step in _steps_at(archive, spec)]
     return {summary.step for summary in place.summaries()} - set(elsewhere)
 
 
@@ -37,8 +35,8 @@ def _spec_of(place: Away) -> RunSpec | None:
         return None
 
 
-def _steps_at(spec: ArchiveSpec, lineage: str, opened: Callable[[ArchiveSpec], Store]) -> list[int]:
+def _steps_at(archive: ArchiveSpec, run: RunSpec) -> list[int]:
     try:
-        return Archive(opened(spec), lineage).steps()
+        return Archive(open_store(archive, run), run.lineage).steps()
     except AiftrainError:
         return []

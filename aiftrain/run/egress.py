@@ -109,9 +109,14 @@ class Guard:
         if self.record:
             self.record.note(contact)
 
+    def allow(self, hosts: Mapping[Host, str]) -> None:
+        """From now on these too, each with the rule that allows it."""
+        self._rules.update(hosts)
+        self._names |= {name for name, _ in hosts}
+
     def look_up_allowed(self) -> None:
         """Learn what the allowed names mean now: other processes look them up without a word to this one."""
-        for name, port in self._rules:
+        for name, port in list(self._rules):
             with contextlib.suppress(OSError):
                 socket.getaddrinfo(name, port)
 

@@ -152,6 +152,18 @@ def test_networks_that_a_host_is_pinned_to_are_its_own_without_a_look_up() -> No
             guard.connect(host, port)
 
 
+def test_a_store_that_is_judged_later_is_let_out_to() -> None:
+    guard = Guard(PolicySpec())
+    with pytest.raises(EgressError):
+        guard.look_up("store.example.eu")
+    guard.allow({("store.example.eu", 8443): "policy.checkpoints"})
+    guard.look_up("store.example.eu")
+    guard.learn("store.example.eu", {"192.0.2.5"})
+    assert guard.connect("192.0.2.5", 8443) == "policy.checkpoints"
+    with pytest.raises(EgressError):
+        guard.connect("192.0.2.5", 443)
+
+
 def test_the_jobs_nodes_are_known_by_the_addresses_they_tell() -> None:
     guard, node = Guard(PolicySpec()), ip_address("10.1.0.9")
     assert guard.rule_of(node, 4000) is None

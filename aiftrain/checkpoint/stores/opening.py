@@ -8,6 +8,8 @@ from aiftrain.checkpoint.stores.base import Store
 from aiftrain.checkpoint.stores.bucket import open_bucket
 from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.checkpoint.stores.policy_gate import PolicyGate
+from aiftrain.run.egress import installed
+from aiftrain.run.residency import archive_hosts
 from aiftrain.run.spec import RunSpec
 from aiftrain.run.storage import ArchiveSpec
 
@@ -19,4 +21,7 @@ def open_store(archive: ArchiveSpec, run: RunSpec) -> Store:
     """
     if archive.is_folder:
         return FolderStore(Path(archive.address))
-    return open_bucket(archive, PolicyGate(archive, run))
+    gate = PolicyGate(archive, run)
+    if guard := installed():  # of a process that did not know of this archive when its door was opened
+        guard.allow(archive_hosts([archive]))
+    return open_bucket(archive, gate)

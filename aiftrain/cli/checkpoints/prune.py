@@ -14,7 +14,7 @@ from aiftrain.checkpoint.places import Away, Home
 from aiftrain.checkpoint.pruning import ABANDONED, Rules, Verdict, judge
 from aiftrain.cli import output
 from aiftrain.cli.checkpoints.keep import milestones_of
-from aiftrain.cli.checkpoints.places import one_run_at, open_place
+from aiftrain.cli.checkpoints.places import one_run_at
 from aiftrain.cli.progress import Bar, Stop
 from aiftrain.errors import EXIT_OK, UserError
 from aiftrain.run.lock import RunLock
@@ -48,7 +48,7 @@ def _age(text: str | None) -> float | None:
 
 def _judge(place: Home | Away, rules: Rules, bar: Bar) -> list[Verdict]:
     summaries = place.summaries()
-    milestones, sole = milestones_of(place), sole_copies(place, open_place)
+    milestones, sole = milestones_of(place), sole_copies(place)
 
     def kept(step: int) -> str | None:
         if step in milestones:

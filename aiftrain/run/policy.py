@@ -59,7 +59,7 @@ class PolicySpec(Strict):
     hosts: tuple[str, ...] = ()  # that a run may connect to besides: HOST or HOST:PORT, 443 where none is named
     addresses: dict[str, tuple[str, ...]] = {}  # HOST: networks that its addresses must be of, as 192.0.2.0/24
     networks: tuple[str, ...] = ()  # that belong to the job's nodes, where their names do not lead there
-    on_violation: Literal["stop", "record"] = "stop"  # when a connection is seen that the policy does not allow
+    on_violation: Literal["record", "stop"] = "record"  # when a connection of native code is seen that none allows
     provenance: dict[str, Provenance] = {}
 
     def countries(self, allowed: tuple[str, ...]) -> set[str]:

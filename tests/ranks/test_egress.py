@@ -46,7 +46,7 @@ def is_dead(process: int) -> bool:
 def test_the_run_stops_and_so_does_what_talked(
     nursery: Nursery, new_run: Callable[..., RunFolder], outside: Outside, tmp_path: Path
 ) -> None:
-    folder = new_run("train.steps=100000", ranks=1)
+    folder = new_run("train.steps=100000", "policy.on_violation=stop", ranks=1)
     ranks = start(nursery, folder, outside, tmp_path)
     assert ranks.wait() == [2]
     assert f"policy.hosts: curl has a connection to {WORLD} by tcp, which policy=site does not allow" in ranks.message()
@@ -62,7 +62,7 @@ def test_where_the_policy_only_records_it_the_run_goes_on_and_the_verb_shows_it(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = new_run("policy.on_violation=record", ranks=1)
+    folder = new_run(ranks=1)
     assert start(nursery, folder, outside, tmp_path).wait() == [0]
     assert max(losses(folder)) == 20
     assert len(events(folder, "egress")) == 1

@@ -38,9 +38,10 @@ def test_the_numbers_are_those_of_memory_to_the_last_bit_after_a_kill_and_go_on_
 ) -> None:
     nvme = ("parallelism=nvme", f"parallelism.nvme_path={tmp_path}", *LARGE)
     memory, moved = (new_run(*LARGE, f"parallelism={strategy}") for strategy in ("zero3", "zero1"))
-    straight, broken = new_run(*nvme), new_run(*nvme)
+    straight, broken = new_run(*nvme), new_run(*nvme, "storage.background=false")
     for folder in (straight, memory):
-        assert nursery.start(folder, 2).wait() == [0, 0]
+        ranks = nursery.start(folder, 2)
+        assert ranks.wait() == [0, 0], ranks.log()
     assert_close(memory, straight)
 
     ranks = nursery.start(broken, 2)

@@ -38,7 +38,8 @@ def saved(nursery: Nursery, new_run: NewRun, tmp_path_factory: pytest.TempPathFa
     """A run of four ranks, finished and saved."""
     folder = new_run(*SHORT, ranks=4, folder=tmp_path_factory.mktemp("saved") / "run")
     for rank, opens in enumerate(start(nursery, folder, 4)):
-        own = {f"logs/attempt-001/rank-{rank:05d}.{ending}" for ending in ("log", "start.json", "exit.json")}
+        endings = ("log", "start.json", "egress.jsonl", "exit.json")
+        own = {f"logs/attempt-001/rank-{rank:05d}.{ending}" for ending in endings}
         assert (set(opens) == own) == (rank > 0), opens
         assert set(opens.values()) == {1} or rank == 0
         assert (set(OF_RANK_0) < set(opens)) == (rank == 0), opens

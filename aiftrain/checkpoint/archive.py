@@ -12,7 +12,7 @@
       step-00000200/                               sealed, with sealed.json as the commit (sealing/stored.py); where
                                                    there is a plain one too, it is being replaced (sealing/in_place.py)
 
-carry.py brings checkpoints here, fetch.py takes them home again.
+copying.py brings checkpoints here, fetch.py takes them home again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from aiftrain.checkpoint.manifest import MANIFEST, FileRecord, Manifest
 from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.rollbacks import NAME as ROLLBACKS
 from aiftrain.checkpoint.rollbacks import known_rollbacks, parse_rollbacks, rollbacks_json
-from aiftrain.checkpoint.sealing.envelope import ENVELOPE
+from aiftrain.checkpoint.sealing.envelope import ENVELOPE, Envelope
 from aiftrain.checkpoint.sealing.keys import Identities
 from aiftrain.checkpoint.sealing.opened import OpenedCheckpoint, open_checkpoint
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
@@ -155,16 +155,16 @@ class Archive:
             raise UserError(f"{self.address} has no complete checkpoint of step {step}; complete steps: {complete}")
         return entry
 
-    def commit(self, manifest: Manifest) -> Archived:
-        """Make what lies in the place of `manifest.step` a checkpoint: its files have arrived and are verified.
+    def commit(self, document: Manifest | Envelope) -> None:
+        """Make what lies in the place of its step a checkpoint: all that it lists has arrived and is verified.
 
         AlreadyThereError where another one was committed there before, be it at the same moment.
         """
-        name, content = self._plain_commit(manifest.step), manifest.to_json().encode()
+        commit = MANIFEST if isinstance(document, Manifest) else ENVELOPE
+        name, content = f"{self.place(document.step)}/{commit}", document.to_json().encode()
         self.store.write(name, [content], len(content), new=True)
         if self._content(name) != content:
             raise MachineError(f"{self.store.address}/{name} is not what was sent there")
-        return Archived(self.store, self.place(manifest.step), manifest)
 
     def verify(self, step: int, progress: Progress = unwatched) -> list[Fault]:
         """Read the objects of the checkpoint of `step` in full, and compare with its commit."""

@@ -66,6 +66,11 @@ def saved_away(entry: Contents) -> Saved:
 
 
 def _blocks(folder: Path, record: FileRecord) -> Iterator[bytes]:
-    with reading(folder / record.name), (folder / record.name).open("rb", buffering=0) as stream:
+    """DamagedError, before the first of them, where they are not as many bytes as were written."""
+    file = folder / record.name
+    with reading(file), file.open("rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size != record.size:
+            raise DamagedError(f"{file} is damaged: {record.size} bytes were written, {size} are there")
         while block := stream.read(_BLOCK):
             yield block

@@ -14,12 +14,13 @@ from functools import partial
 from typing import Protocol
 
 from aiftrain.checkpoint.archive import Archive
-from aiftrain.checkpoint.carry import carry, conflict
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.copying import conflict, copy
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.ledger import Arrival, Ledger
 from aiftrain.checkpoint.manifest import MANIFEST
 from aiftrain.checkpoint.rollbacks import read_rollbacks, went_back_from
+from aiftrain.checkpoint.saved import saved_at_home
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.checkpoint.stores.opening import open_store
 from aiftrain.errors import DamagedError, MachineError, UserError
@@ -173,13 +174,13 @@ class Shipper:
         if found is None:
             return False
         if found.digest != entry.manifest.digest:
-            raise AlreadyThereError(conflict(place.archive, entry.manifest))
+            raise AlreadyThereError(conflict(place.archive, entry.step))
         self._note(place, entry, sent=0)
         return True
 
     def _bring(self, entry: Checkpoint, place: _Place) -> None:
         self.watch.begins(entry, place.address)
-        sent = carry(entry, place.archive, self.watch.progress)
+        sent = copy(saved_at_home(entry), place.archive, self.watch.progress)
         self.watch.arrived(self._note(place, entry, sent))
 
     def _note(self, place: _Place, entry: Checkpoint, sent: int) -> Arrival:

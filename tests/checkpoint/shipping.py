@@ -8,7 +8,10 @@ from pathlib import Path
 
 from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.copying import copy
 from aiftrain.checkpoint.ledger import Arrival
+from aiftrain.checkpoint.progress import Progress, unwatched
+from aiftrain.checkpoint.saved import saved_at_home
 from aiftrain.checkpoint.ship import Destination, Failure, Shipper
 from aiftrain.checkpoint.stores.folder import FolderStore
 from tests.checkpoint.conftest import LINEAGE
@@ -40,6 +43,11 @@ class Watched:
     @property
     def path(self) -> list[tuple[int, str]]:
         return [(arrival.step, Path(arrival.archive).name) for arrival in self.arrivals]
+
+
+def carry(checkpoint: Checkpoint, archive: Archive, progress: Progress = unwatched) -> int:
+    """As the shipper does."""
+    return copy(saved_at_home(checkpoint), archive, progress)
 
 
 def at(place: Path) -> Archive:

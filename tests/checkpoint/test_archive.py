@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from aiftrain.checkpoint.archive import Archive, object_name, open_contents
-from aiftrain.checkpoint.carry import carry
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.fetch import Fetch, fetch
 from aiftrain.checkpoint.manifest import MANIFEST
@@ -19,6 +18,7 @@ from aiftrain.checkpoint.shards import shard_name
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.errors import DamagedError, MachineError, StoppedEarly, UserError
 from tests.checkpoint.conftest import flip, stop_after
+from tests.checkpoint.shipping import carry
 
 Save = Callable[[Catalog, int], Checkpoint]
 

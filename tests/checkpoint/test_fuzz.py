@@ -15,7 +15,6 @@ import pytest
 
 from aiftrain.checkpoint import listing
 from aiftrain.checkpoint.archive import Archive
-from aiftrain.checkpoint.carry import carry
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.sealing.envelope import ENVELOPE
 from aiftrain.checkpoint.sealing.keys import Identities, new_identity
@@ -26,6 +25,7 @@ from aiftrain.checkpoint.signing.keys import SigningKey, new_signing_key
 from aiftrain.checkpoint.verify import Fault, check_files
 from aiftrain.errors import DamagedError, UserError
 from tests.checkpoint.damages import KINDS, damage
+from tests.checkpoint.shipping import carry
 
 Save = Callable[[Catalog, int], Checkpoint]
 

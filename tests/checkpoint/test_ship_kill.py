@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from aiftrain.checkpoint.carry import carry
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from tests.checkpoint.saver import die_before, save_on
-from tests.checkpoint.shipping import Watched, at, shipper
+from tests.checkpoint.shipping import Watched, at, carry, shipper
 
 KILLS = int(os.environ.get("AIFTRAIN_KILLS", "25"))
 Save = Callable[[Catalog, int], Checkpoint]

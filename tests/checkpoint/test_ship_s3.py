@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from aiftrain.checkpoint.archive import Archive
-from aiftrain.checkpoint.carry import carry
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.sealing.keys import Identities, new_identity
 from aiftrain.checkpoint.ship import Destination, Shipper
@@ -24,7 +23,7 @@ from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.run.storage import ArchiveSpec
 from tests.checkpoint.conftest import LINEAGE
 from tests.checkpoint.saver import save_on
-from tests.checkpoint.shipping import Watched
+from tests.checkpoint.shipping import Watched, carry
 from tests.checkpoint.test_ship_kill import ended_by, forked
 from tests.rigs import ceph as rigs
 from tests.rigs.buckets import new_bucket, open_store

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from aiftrain.checkpoint.archive import Archive, open_contents
-from aiftrain.checkpoint.carry import carry
 from aiftrain.checkpoint.catalog import Catalog
-from aiftrain.checkpoint.copying import copy_files
+from aiftrain.checkpoint.copying import copy
 from aiftrain.checkpoint.described import model_at
 from aiftrain.checkpoint.export import export
 from aiftrain.checkpoint.fetch import fetch
@@ -26,6 +25,7 @@ from aiftrain.checkpoint.weights_only import weights_only
 from aiftrain.errors import UserError
 from aiftrain.run.folder import RunFolder
 from tests.checkpoint.conftest import flip
+from tests.checkpoint.shipping import carry
 from tests.ranks.comparing import states
 from tests.ranks.conftest import Nursery, Ranks, events, losses
 
@@ -155,14 +155,14 @@ def test_with_the_archive_out_of_reach_it_goes_on_but_does_not_begin(nursery: Nu
 def test_weights_alone_are_passed_over(nursery: Nursery, scene: Scene, straight: RunFolder) -> None:
     scene.put(home=[], archive=[5])
     with weights_only(saved_at_home(Catalog(straight.checkpoints).find(10))) as weights:
-        copy_files(weights, scene.archive)
+        copy(weights, scene.archive)
     goes_on(nursery, scene)
     assert scene.happened() == [("fetched", 5), ("resume", 5)]
 
 
 def test_weights_alone_at_home_are_refused(nursery: Nursery, scene: Scene, straight: RunFolder) -> None:
     with weights_only(saved_at_home(Catalog(straight.checkpoints).find(10))) as weights:
-        copy_files(weights, scene.archive)
+        copy(weights, scene.archive)
         folder = scene.home.begin(10)
         for record in weights.manifest.files:
             (folder / record.name).write_bytes(b"".join(weights.blocks(record)))

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from aiftrain.checkpoint.archive import Archive
-from aiftrain.checkpoint.copying import copy_files, copy_sealed
+from aiftrain.checkpoint.copying import copy, copy_sealed
 from aiftrain.checkpoint.fetch import fetch
 from aiftrain.checkpoint.places import Away, Home
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
@@ -92,7 +92,7 @@ def _bring_away(origin: Home | Away, step: int, to: ArchiveSpec, options: argpar
         if isinstance(stored, SealedCheckpoint) and not options.weights_only:
             copy_sealed(stored, archive, bar.advance)
         else:
-            copy_files(saved, archive, bar.advance)
+            copy(saved, archive, bar.advance)
 
 
 def _store(to: ArchiveSpec, run: RunSpec | None) -> Store:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from aiftrain.checkpoint.archive import Archive, Archived
-from aiftrain.checkpoint.carry import carry
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.manifest import MANIFEST
 from aiftrain.checkpoint.sealing import writing
@@ -23,6 +22,7 @@ from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.checkpoint.verify import Fault
 from aiftrain.errors import DamagedError, StoppedEarly, UserError
 from tests.checkpoint.conftest import flip, stop_after
+from tests.checkpoint.shipping import carry
 
 Save = Callable[[Catalog, int], Checkpoint]
 

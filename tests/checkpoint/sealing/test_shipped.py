@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from aiftrain.checkpoint.archive import Archive, open_contents
-from aiftrain.checkpoint.carry import carry
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.fetch import fetch
 from aiftrain.checkpoint.history import History, Rollback
@@ -20,7 +19,7 @@ from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.errors import UserError
 from tests.checkpoint.conftest import LINEAGE, flip
-from tests.checkpoint.shipping import Watched
+from tests.checkpoint.shipping import Watched, carry
 
 Save = Callable[[Catalog, int], Checkpoint]
 

@@ -10,11 +10,11 @@ import pytest
 
 from aiftrain.checkpoint import several
 from aiftrain.checkpoint.archive import Archive
-from aiftrain.checkpoint.carry import checked_blocks
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.fetch import fetch
 from aiftrain.checkpoint.manifest import MANIFEST
 from aiftrain.checkpoint.progress import Progress, unwatched
+from aiftrain.checkpoint.saved import saved_at_home
 from aiftrain.checkpoint.sealing import writing
 from aiftrain.checkpoint.sealing.envelope import ENVELOPE
 from aiftrain.checkpoint.sealing.keys import Identities
@@ -22,6 +22,7 @@ from aiftrain.checkpoint.sealing.opened import open_checkpoint
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.sealing.writing import UNFINISHED, seal_checkpoint
 from aiftrain.checkpoint.stores.base import AlreadyThereError
+from aiftrain.checkpoint.verify import checked
 from aiftrain.errors import DamagedError, MachineError, StoppedEarly, UserError
 from tests.checkpoint.conftest import flip, stop_after
 
@@ -31,11 +32,12 @@ Save = Callable[[Catalog, int], Checkpoint]
 def seal(
     entry: Checkpoint, archive: Archive, recipients: list[str], progress: Progress = unwatched
 ) -> SealedCheckpoint:
+    saved = saved_at_home(entry)
     return seal_checkpoint(
         archive.store,
         archive.place(entry.step),
         entry.manifest,
-        lambda record: checked_blocks(entry.folder / record.name, record, progress),
+        lambda record: checked(saved.blocks(record), record, record.name, progress),
         recipients,
         progress,
     )

@@ -7,6 +7,7 @@
         rank-00001.fedcba9876543210.safetensors    writers that do not agree never write the same object
         manifest.json                              the same bytes as at home, written last and never over another: the
                                                    commit
+        model.sig                                  the signature, if there is one; it may come later
         damaged.0123456789abcdef.manifest.json     a commit that was set aside (or void., see catalog.py), named after
                                                    its content too
       step-00000200/                               sealed, with sealed.json as the commit (sealing/stored.py); where
@@ -29,17 +30,20 @@ from aiftrain.checkpoint.manifest import MANIFEST, FileRecord, Manifest
 from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.rollbacks import NAME as ROLLBACKS
 from aiftrain.checkpoint.rollbacks import known_rollbacks, parse_rollbacks, rollbacks_json
-from aiftrain.checkpoint.sealing.envelope import ENVELOPE, Envelope
+from aiftrain.checkpoint.sealing.envelope import ENVELOPE, SIGNATURE_ENVELOPE, Envelope
 from aiftrain.checkpoint.sealing.keys import Identities
 from aiftrain.checkpoint.sealing.opened import OpenedCheckpoint, open_checkpoint
+from aiftrain.checkpoint.sealing.signature import open_signature, seal_signature
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.shards import CheckpointReader
+from aiftrain.checkpoint.signing.bundle import SIGNATURE
 from aiftrain.checkpoint.sources import Source, StoredSource
 from aiftrain.checkpoint.stores.base import Entry, Store
 from aiftrain.checkpoint.verify import Fault, check_blocks
 from aiftrain.errors import DamagedError, MachineError, UserError
 
 _COMMITS = (ENVELOPE, MANIFEST)  # the first one counts
+_SIGNATURES = (SIGNATURE, SIGNATURE_ENVELOPE)
 
 
 def object_name(record: FileRecord) -> str:
@@ -89,6 +93,11 @@ class Archived:
     def blocks(self, record: FileRecord) -> Iterator[bytes]:
         """The content of a file, unverified."""
         return self.store.blocks(self.object(record))
+
+    def signature(self) -> bytes | None:
+        """What was written as its signature; None where nothing was."""
+        name = f"{self.place}/{SIGNATURE}"
+        return b"".join(self.store.blocks(name)) if self.store.entry(name) else None
 
     def _source(self, name: str) -> Source:
         record = next(record for record in self.manifest.files if record.name == name)
@@ -166,6 +175,18 @@ class Archive:
         if self._content(name) != content:
             raise MachineError(f"{self.store.address}/{name} is not what was sent there")
 
+    def put_signature(self, step: int, content: bytes) -> None:
+        """Have the checkpoint of `step`, which is complete, signed so; sealed where it is. MachineError: it is not."""
+        entry = self.read(step)
+        if entry is None:
+            raise MachineError(f"{self.address} has lost its checkpoint of step {step}")
+        if isinstance(entry, SealedCheckpoint):
+            seal_signature(entry, content)
+        elif entry.signature() != content:
+            self.store.write(f"{entry.place}/{SIGNATURE}", [content], len(content))
+            if entry.signature() != content:
+                raise MachineError(f"{entry.address}/{SIGNATURE} is not what was sent there")
+
     def verify(self, step: int, progress: Progress = unwatched) -> list[Fault]:
         """Read the objects of the checkpoint of `step` in full, and compare with its commit."""
         try:
@@ -178,10 +199,13 @@ class Archive:
         commit = self._commit(step)
         if commit is None:
             return
-        content = self._content(f"{self.place(step)}/{commit}")
-        aside = f"{why}.{hashlib.sha256(content).hexdigest()[:16]}.{commit}"
-        self.store.write(f"{self.place(step)}/{aside}", [content], len(content))
-        self.store.remove(f"{self.place(step)}/{commit}")
+        for name in (*_SIGNATURES, commit):
+            full = f"{self.place(step)}/{name}"
+            if self.store.entry(full) is not None:
+                content = self._content(full)
+                aside = f"{self.place(step)}/{why}.{hashlib.sha256(content).hexdigest()[:16]}.{name}"
+                self.store.write(aside, [content], len(content))
+                self.store.remove(full)
 
     def remove(self, step: int) -> None:
         """Remove a checkpoint, complete or not, with all that lies in its place. The commit goes first."""
@@ -216,6 +240,11 @@ class Archive:
 def check_object(entry: Archived, record: FileRecord, progress: Progress = unwatched) -> Fault | None:
     """What is wrong with a file in an archive: all of it is read."""
     return check_blocks(entry.blocks(record), record, progress)
+
+
+def signature_of(entry: Contents) -> bytes | None:
+    """The signature of a checkpoint; None where it has none. DamagedError where it is sealed, and damaged."""
+    return entry.signature() if isinstance(entry, Archived) else open_signature(entry.sealed, entry.identities)
 
 
 def open_contents(entry: Stored, manifest: Manifest | None = None) -> Contents:

@@ -18,6 +18,7 @@ from aiftrain.checkpoint.archive import Archive, object_name
 from aiftrain.checkpoint.manifest import FileRecord
 from aiftrain.checkpoint.progress import Progress, reading_back, unwatched
 from aiftrain.checkpoint.saved import Saved
+from aiftrain.checkpoint.sealing.signature import copy_signature
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.sealing.writing import seal_checkpoint
 from aiftrain.checkpoint.several import several
@@ -36,20 +37,25 @@ class _Object:
 
 
 def copy(saved: Saved, archive: Archive, progress: Progress = unwatched) -> int:
-    """Make a checkpoint one of `archive`, sealed where that has recipients; bytes sent.
+    """Make a checkpoint one of `archive`, sealed where that has recipients, and signed if it is; bytes sent.
 
     On return it is complete there, and was compared. DamagedError where it is not what was written; AlreadyThereError
     where the archive has another one of that step; MachineError where the archive fails; UserError where strangers may
     look into it.
     """
-    send = _send_and_seal if archive.recipients else _send_plain
-    return _unless_there(archive, saved.manifest.step, saved.manifest.digest, lambda: send(saved, archive, progress))
+    send, manifest = _send_and_seal if archive.recipients else _send_plain, saved.manifest
+    sent = _unless_there(archive, manifest.step, manifest.digest, lambda: send(saved, archive, progress))
+    if signature := saved.signature():
+        archive.put_signature(manifest.step, signature)
+    return sent
 
 
 def copy_sealed(sealed: SealedCheckpoint, archive: Archive, progress: Progress = unwatched) -> int:
     """The same for a sealed checkpoint, as it is; nobody needs to open it."""
     envelope = sealed.envelope
-    return _unless_there(archive, envelope.step, envelope.manifest, lambda: _send_as_it_is(sealed, archive, progress))
+    sent = _unless_there(archive, envelope.step, envelope.manifest, lambda: _send_as_it_is(sealed, archive, progress))
+    copy_signature(sealed, archive.store)
+    return sent
 
 
 def conflict(archive: Archive, step: int) -> str:

@@ -13,15 +13,16 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from aiftrain.checkpoint.archive import Contents
+from aiftrain.checkpoint.archive import Contents, signature_of
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.durable import machine_errors, remove_tree
 from aiftrain.checkpoint.manifest import MANIFEST, FileRecord
 from aiftrain.checkpoint.progress import Progress, unwatched
+from aiftrain.checkpoint.signing.bundle import SIGNATURE
 from aiftrain.checkpoint.verify import check_files
 from aiftrain.checkpoint.weights_only import refuse_to_resume
 from aiftrain.errors import DamagedError
-from aiftrain.run.durable import replace_text, sync_folder
+from aiftrain.run.durable import replace_bytes, replace_text, sync_folder
 
 _PREFIX = "fetching-"
 
@@ -65,12 +66,19 @@ class Fetch:
         Checkpoint(self.folder, manifest).reader().check_complete()
         with machine_errors("write", self.folder / MANIFEST):
             replace_text(self.folder / MANIFEST, manifest.to_json())
+        self._bring_signature()
         target = self.catalog.begin(self.entry.step)
         self.catalog.custody.add("fetched", manifest.step, manifest)
         with machine_errors("rename", self.folder):
             self.folder.rename(target)  # over the empty folder that `begin` has made
             sync_folder(self.catalog.folder)
         return Checkpoint(target, manifest)
+
+    def _bring_signature(self) -> None:
+        """One that is damaged stays away: `checkpoints verify` misses it, and a run does not need it."""
+        with contextlib.suppress(DamagedError), machine_errors("write", self.folder / SIGNATURE):
+            if signature := signature_of(self.entry):
+                replace_bytes(self.folder / SIGNATURE, signature)
 
     def _is_here(self, record: FileRecord) -> bool:
         return not check_files(self.folder, [record])

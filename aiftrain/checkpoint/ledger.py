@@ -26,6 +26,8 @@ NAME = "shipped.json"
 class Arrival(Strict):
     """A checkpoint that arrived: `time` in unix seconds, `size` and `sent` in bytes, `digest` its manifest's.
 
+    `signature`: the SHA-256 of the signature that it has there, where the shipper brought one.
+
     Of `size` bytes, `sent` were sent by the process that made it complete; it has read all of them back.
     """
 
@@ -35,6 +37,7 @@ class Arrival(Strict):
     time: float
     size: int
     sent: int
+    signature: str | None = None
 
 
 class _Document(Strict):
@@ -50,8 +53,11 @@ class Ledger:
         self.arrivals = self._read()
 
     def has(self, manifest: Manifest, archive: str) -> bool:
+        return self.find(manifest, archive) is not None
+
+    def find(self, manifest: Manifest, archive: str) -> Arrival | None:
         key = (manifest.step, manifest.digest, archive)
-        return any((each.step, each.digest, each.archive) == key for each in self.arrivals)
+        return next((each for each in self.arrivals if (each.step, each.digest, each.archive) == key), None)
 
     def add(self, arrival: Arrival) -> None:
         """In place of what was noted of that step and archive."""

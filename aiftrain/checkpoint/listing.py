@@ -10,6 +10,7 @@ from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.custody import NAME as CUSTODY
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.manifest import Manifest
+from aiftrain.checkpoint.saved import saved_at_home
 from aiftrain.checkpoint.signing.checkpoint import signature_faults
 from aiftrain.checkpoint.signing.keys import PublicKey
 from aiftrain.checkpoint.verify import Fault
@@ -88,7 +89,7 @@ def _unaccounted(catalog: Catalog, step: int) -> list[Fault]:
 
 def _unsigned(catalog: Catalog, step: int, signer: PublicKey) -> list[Fault]:
     try:
-        return signature_faults(catalog.find(step), signer)
+        return signature_faults(saved_at_home(catalog.find(step)), signer)
     except DamagedError:  # the manifest: `Catalog.verify` says what is wrong with it
         return []
 

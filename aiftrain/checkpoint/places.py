@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from aiftrain.checkpoint.archive import Archive, Contents, open_contents
+from aiftrain.checkpoint.archive import Archive, Contents, Stored, open_contents
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.listing import Summary, kind, summaries
@@ -22,6 +22,8 @@ from aiftrain.checkpoint.sealing.envelope import ENVELOPE
 from aiftrain.checkpoint.sealing.keys import Identities
 from aiftrain.checkpoint.sealing.opened import open_checkpoint
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
+from aiftrain.checkpoint.signing.checkpoint import signature_faults
+from aiftrain.checkpoint.signing.keys import PublicKey
 from aiftrain.checkpoint.stores.base import Entry, Store
 from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.checkpoint.verify import Fault
@@ -119,13 +121,19 @@ class Away:
         """A complete checkpoint, opened where it is sealed: with the identity in the file AIFTRAIN_IDENTITY_FILE."""
         return open_contents(self.archive.find(step))
 
-    def verify(self, step: int, progress: Progress = unwatched, identities: Identities | None = None) -> list[Fault]:
-        """Read a complete checkpoint again. Without `identities`, what is sealed is compared as it is stored."""
+    def verify(
+        self,
+        step: int,
+        progress: Progress = unwatched,
+        identities: Identities | None = None,
+        signer: PublicKey | None = None,
+    ) -> list[Fault]:
+        """Read a complete checkpoint again. Without `identities`, what is sealed is compared as it is stored.
+
+        With `signer`, one that is not signed with its key is at fault as well; UserError where that is sealed.
+        """
         try:
-            entry = self.archive.find(step)
-            if identities and isinstance(entry, SealedCheckpoint):
-                return open_checkpoint(entry, identities).verify(progress)
-            return entry.verify(progress)
+            return _faults(self.archive.find(step), progress, identities, signer)
         except DamagedError as error:
             return [Fault("the commit", str(error))]
 
@@ -157,6 +165,19 @@ class Away:
             return Summary(step, "complete", size, time=written, message="complete, sealed")
         manifest = found.manifest
         return Summary(step, "complete", size, manifest.tokens, manifest.time, kind(manifest))
+
+
+def _faults(entry: Stored, progress: Progress, identities: Identities | None, signer: PublicKey | None) -> list[Fault]:
+    if isinstance(entry, SealedCheckpoint):
+        if identities is None:
+            if signer:
+                raise UserError(f"{entry.address} is sealed, and so is its signature: --identity FILE opens it")
+            return entry.verify(progress)
+        contents: Contents = open_checkpoint(entry, identities)
+    else:
+        contents = entry
+    unsigned = signature_faults(saved_away(contents), signer) if signer else []
+    return [*unsigned, *contents.verify(progress)]
 
 
 def _is_committed(entries: list[Entry]) -> bool:

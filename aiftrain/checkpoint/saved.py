@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from aiftrain.checkpoint.archive import Contents
+from aiftrain.checkpoint.archive import Contents, signature_of
 from aiftrain.checkpoint.attachments import Attachments
 from aiftrain.checkpoint.catalog import Checkpoint
-from aiftrain.checkpoint.durable import reading
+from aiftrain.checkpoint.durable import machine_errors, reading
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
 from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.sealing.opened import OpenedCheckpoint
 from aiftrain.checkpoint.shards import CheckpointReader
+from aiftrain.checkpoint.signing.bundle import SIGNATURE
 from aiftrain.checkpoint.verify import Fault, check_blocks
 from aiftrain.errors import DamagedError
 
@@ -29,7 +30,7 @@ class Saved:
     """One complete checkpoint, open to read. `address` is where it is, for messages.
 
     `blocks` gives the content of a file, not compared with its record. `sealed`: nothing is given that is not what was
-    sealed, so that reading all of it beforehand tells no more.
+    sealed, so that reading all of it beforehand tells no more. `signature`: what lies there as one, unverified.
     """
 
     address: str
@@ -37,6 +38,7 @@ class Saved:
     reader: Callable[[], CheckpointReader]
     blocks: Callable[[FileRecord], Iterator[bytes]]
     sealed: bool = False
+    signature: Callable[[], bytes | None] = lambda: None
 
     @property
     def attachments(self) -> Attachments:
@@ -57,12 +59,18 @@ class Saved:
 
 def saved_at_home(checkpoint: Checkpoint) -> Saved:
     folder = checkpoint.folder
-    return Saved(str(folder), checkpoint.manifest, checkpoint.reader, partial(_blocks, folder))
+    blocks, signature = partial(_blocks, folder), partial(_signature, folder)
+    return Saved(str(folder), checkpoint.manifest, checkpoint.reader, blocks, signature=signature)
 
 
 def saved_away(entry: Contents) -> Saved:
     sealed = isinstance(entry, OpenedCheckpoint)
-    return Saved(entry.address, entry.manifest, entry.reader, entry.blocks, sealed)
+    return Saved(entry.address, entry.manifest, entry.reader, entry.blocks, sealed, partial(signature_of, entry))
+
+
+def _signature(folder: Path) -> bytes | None:
+    with machine_errors("read", folder / SIGNATURE):
+        return (folder / SIGNATURE).read_bytes() if (folder / SIGNATURE).exists() else None
 
 
 def _blocks(folder: Path, record: FileRecord) -> Iterator[bytes]:

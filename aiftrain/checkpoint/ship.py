@@ -7,6 +7,7 @@ changes home but that file, and nothing that dies in the middle leaves more than
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -151,6 +152,7 @@ class Shipper:
         try:
             if not self._has(place, entry):
                 self._bring(entry, place)
+            self._bring_signature(entry, place)
         except DamagedError as error:
             if (entry.folder / MANIFEST).exists():  # else retention has removed it meanwhile
                 self._fail(place.address, entry.step, str(error), lasting=True)
@@ -180,10 +182,19 @@ class Shipper:
 
     def _bring(self, entry: Checkpoint, place: _Place) -> None:
         self.watch.begins(entry, place.address)
-        sent = copy(saved_at_home(entry), place.archive, self.watch.progress)
-        self.watch.arrived(self._note(place, entry, sent))
+        saved = saved_at_home(entry)
+        signature = saved.signature()
+        sent = copy(saved, place.archive, self.watch.progress)
+        self.watch.arrived(self._note(place, entry, sent, signature))
 
-    def _note(self, place: _Place, entry: Checkpoint, sent: int) -> Arrival:
+    def _bring_signature(self, entry: Checkpoint, place: _Place) -> None:
+        """A checkpoint may be signed long after it arrived."""
+        signature, noted = saved_at_home(entry).signature(), self.ledger.find(entry.manifest, place.address)
+        if signature and noted and noted.signature != _sha256(signature):
+            place.archive.put_signature(entry.step, signature)
+            self._note(place, entry, noted.sent, signature)
+
+    def _note(self, place: _Place, entry: Checkpoint, sent: int, signature: bytes | None = None) -> Arrival:
         arrival = Arrival(
             step=entry.step,
             digest=entry.manifest.digest,
@@ -191,6 +202,7 @@ class Shipper:
             time=time.time(),
             size=entry.manifest.size,
             sent=sent,
+            signature=_sha256(signature) if signature else None,
         )
         self.ledger.add(arrival)
         return arrival
@@ -199,3 +211,7 @@ class Shipper:
         failure = Failure(archive, step, message, lasting)
         self._failures.append(failure)
         self.watch.failed(failure)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

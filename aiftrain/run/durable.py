@@ -20,10 +20,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write `file` whole or not at all: a part file, synced, renamed, and the rename synced."""
+    """Write `file` whole or not at all."""
+    replace_bytes(file, text.encode())
+
+
+def replace_bytes(file: Path, content: bytes) -> None:
+    """The same: a part file, synced, renamed, and the rename synced."""
     part = file.with_name(file.name + ".part")
-    with part.open("w", encoding="utf-8") as stream:
-        stream.write(text)
+    with part.open("wb") as stream:
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(file)

@@ -16,6 +16,7 @@ import pytest
 from aiftrain.checkpoint import listing
 from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.saved import saved_at_home
 from aiftrain.checkpoint.sealing.envelope import ENVELOPE
 from aiftrain.checkpoint.sealing.keys import Identities, new_identity
 from aiftrain.checkpoint.sealing.opened import open_checkpoint
@@ -136,7 +137,11 @@ def test_signatures(home: Catalog, key: SigningKey, kind: str) -> None:
         sign(home.find(step), key)
         for shard in home.step_folder(step).glob("rank-*"):
             shard.unlink()
-    survives(Place(home.step_folder, lambda step: attempt(lambda: signature_faults(home.find(step), key.public))), kind)
+
+    def is_signed(step: int) -> bool:
+        return attempt(lambda: signature_faults(saved_at_home(home.find(step)), key.public))
+
+    survives(Place(home.step_folder, is_signed), kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)

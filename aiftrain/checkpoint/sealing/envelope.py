@@ -17,6 +17,7 @@ from aiftrain.errors import DamagedError
 from aiftrain.run.base import Strict
 
 ENVELOPE = "sealed.json"
+SIGNATURE_ENVELOPE = "signature.json"  # of the signature alone (signature.py)
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from aiftrain.checkpoint.archive import Archive, Archived
 from aiftrain.checkpoint.manifest import MANIFEST, FileRecord
 from aiftrain.checkpoint.progress import Progress, unwatched
+from aiftrain.checkpoint.sealing.signature import seal_signature
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.sealing.writing import seal_checkpoint
+from aiftrain.checkpoint.signing.bundle import SIGNATURE
 from aiftrain.checkpoint.verify import Fault, checked
 from aiftrain.errors import DamagedError
 
@@ -32,6 +34,8 @@ def seal_in_place(archive: Archive, step: int, verify: Verify, progress: Progres
     sealed = SealedCheckpoint.read(archive.store, plain.place) or _seal(plain, archive, progress)
     if sealed.digest != plain.digest:
         raise DamagedError(f"{plain.address} has a sealed and a plain checkpoint, which are not the same: remove one")
+    if signature := plain.signature():
+        seal_signature(sealed, signature)
     if faults := verify(sealed):
         raise DamagedError(f"{sealed.address} is damaged, the plain one stays: {'; '.join(map(str, faults))}")
     _remove(plain)
@@ -48,4 +52,5 @@ def _seal(plain: Archived, archive: Archive, progress: Progress) -> SealedCheckp
 def _remove(plain: Archived) -> None:
     for record in plain.manifest.files:
         plain.store.remove(plain.object(record))
+    plain.store.remove(f"{plain.place}/{SIGNATURE}")
     plain.store.remove(f"{plain.place}/{MANIFEST}")

@@ -11,28 +11,37 @@ from collections.abc import Iterator, Sequence
 
 from aiftrain.checkpoint.manifest import FileRecord
 from aiftrain.checkpoint.progress import Progress, unwatched
-from aiftrain.checkpoint.sealing.envelope import ENVELOPE, Envelope, SealedFile
+from aiftrain.checkpoint.sealing.envelope import ENVELOPE, SIGNATURE_ENVELOPE, Envelope, SealedFile
 from aiftrain.checkpoint.sealing.keys import Identities, wrap
 from aiftrain.checkpoint.sealing.opened import open_checkpoint
+from aiftrain.checkpoint.sealing.signature import open_signature, seal_signature, sealed_signature
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint, read_envelope
 from aiftrain.checkpoint.sealing.writing import UNFINISHED, seal_checkpoint
+from aiftrain.checkpoint.stores.base import Store
 from aiftrain.checkpoint.verify import checked
 from aiftrain.errors import MachineError
 
 
 def reseal(sealed: SealedCheckpoint, identities: Identities, recipients: Sequence[str]) -> SealedCheckpoint:
-    """Have `recipients` open a checkpoint. No object but its envelope is read or written.
+    """Have `recipients` open a checkpoint. No object but its envelope, and its signature's, is read or written.
 
     UserError where none of `identities` opens it, or a recipient is no age public key; MachineError where the store
     fails: then it is as it was, or as it was to be.
     """
     envelope = resealed(sealed.envelope, identities, recipients)
-    content = envelope.to_json().encode()
-    sealed.store.write(f"{envelope.context}/{ENVELOPE}", [content], len(content))
+    signature = sealed_signature(sealed)
+    if signature and signature.envelope.recipients != list(recipients):  # else an interrupted one has come so far
+        _write(sealed.store, resealed(signature.envelope, identities, recipients), SIGNATURE_ENVELOPE)
+    _write(sealed.store, envelope, ENVELOPE)
     sealed.store.remove(f"{envelope.context}/{UNFINISHED}")  # where a kill has left it, it has the old wrapping
     if read_envelope(sealed.store, envelope.context, ENVELOPE) != envelope:
         raise MachineError(f"{sealed.address}/{ENVELOPE} is not what was sent there")
     return SealedCheckpoint(sealed.store, envelope)
+
+
+def _write(store: Store, envelope: Envelope, name: str) -> None:
+    content = envelope.to_json().encode()
+    store.write(f"{envelope.context}/{name}", [content], len(content))
 
 
 def resealed(envelope: Envelope, identities: Identities, recipients: Sequence[str]) -> Envelope:
@@ -61,7 +70,10 @@ def seal_anew(
         return checked(opened.blocks(record), record, f"{sealed.store.address}/{opened.object(record)}", progress)
 
     place = sealed.envelope.context
+    signature = open_signature(sealed, identities)
     new = seal_checkpoint(sealed.store, place, opened.manifest, blocks_of, recipients, progress, new=False)
+    if signature:
+        seal_signature(new, signature)
     for file in sealed.envelope.files:
         sealed.store.remove(f"{place}/{file.stored}")
     return new

@@ -11,8 +11,10 @@ writing.py makes one, opened.py reads what is in it.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from aiftrain.checkpoint.digested import parse
 from aiftrain.checkpoint.manifest import FileRecord
@@ -20,6 +22,7 @@ from aiftrain.checkpoint.pipeline import ahead, digesting
 from aiftrain.checkpoint.progress import Progress, reading_back, unwatched
 from aiftrain.checkpoint.sealing.envelope import ENVELOPE, Envelope, SealedFile, stored_name
 from aiftrain.checkpoint.sealing.stream import seal_blocks
+from aiftrain.checkpoint.signing.bundle import SIGNATURE
 from aiftrain.checkpoint.sources import StoredSource
 from aiftrain.checkpoint.stores.base import Octets, Store
 from aiftrain.checkpoint.verify import Fault, check_blocks
@@ -73,6 +76,11 @@ class SealedCheckpoint:
         if entry is None:
             raise DamagedError(f"{self.store.address}/{name} is missing")
         return StoredSource(self.store, entry)
+
+
+def is_sealed_signature(name: str) -> bool:
+    """Whether an object has the name of a sealed signature (signature.py)."""
+    return bool(re.search(rf"/{PurePath(SIGNATURE).stem}\.[0-9a-f]{{16}}\.sealed$", name))
 
 
 def read_envelope(store: Store, place: str, name: str) -> Envelope | None:

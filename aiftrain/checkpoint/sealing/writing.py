@@ -14,7 +14,13 @@ from aiftrain.checkpoint.manifest import MANIFEST, FileRecord, Manifest
 from aiftrain.checkpoint.progress import Progress, reading_back, unwatched
 from aiftrain.checkpoint.rollbacks import known_rollbacks
 from aiftrain.checkpoint.sealing.envelope import ENVELOPE, Envelope, SealedFile
-from aiftrain.checkpoint.sealing.stored import SealedCheckpoint, read_envelope, seal_file, stored_fault
+from aiftrain.checkpoint.sealing.stored import (
+    SealedCheckpoint,
+    is_sealed_signature,
+    read_envelope,
+    seal_file,
+    stored_fault,
+)
 from aiftrain.checkpoint.several import several
 from aiftrain.checkpoint.stores.base import Octets, Store
 from aiftrain.errors import DamagedError, MachineError
@@ -116,9 +122,9 @@ class _Writer:
 
     def _remove_strays(self, envelope: Envelope) -> None:
         """What interrupted writers left, whose keys are lost. Not where a commit was set aside: it has its objects."""
-        there = {entry.name.rpartition("/")[2] for entry in self.store.entries(f"{self.place}/")}
+        there = {entry.name for entry in self.store.entries(f"{self.place}/")}
         if any(name.endswith(f".{ENVELOPE}") for name in there):
             return
-        for name in there - {file.stored for file in envelope.files}:
-            if name.endswith(".sealed"):
-                self.store.remove(f"{self.place}/{name}")
+        for name in there - {f"{self.place}/{file.stored}" for file in envelope.files}:
+            if name.endswith(".sealed") and not is_sealed_signature(name):
+                self.store.remove(name)

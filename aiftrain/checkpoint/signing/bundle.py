@@ -17,6 +17,7 @@ from typing import Any
 
 from aiftrain.errors import DamagedError
 
+SIGNATURE = "model.sig"  # what the model_signing program calls it, too
 _MEDIA = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"

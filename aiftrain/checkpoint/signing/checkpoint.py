@@ -13,13 +13,12 @@ from pathlib import Path
 from aiftrain.checkpoint.catalog import Checkpoint
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.manifest import MANIFEST, Manifest
-from aiftrain.checkpoint.signing.bundle import Bundle, digests_in, read_bundle, statement
+from aiftrain.checkpoint.saved import Saved
+from aiftrain.checkpoint.signing.bundle import SIGNATURE, Bundle, digests_in, read_bundle, statement
 from aiftrain.checkpoint.signing.keys import PublicKey, SigningKey
 from aiftrain.checkpoint.verify import Fault
 from aiftrain.errors import DamagedError, MachineError
 from aiftrain.run.durable import replace_text
-
-SIGNATURE = "model.sig"  # what the model_signing program calls it, too
 
 
 def signed_digests(manifest: Manifest) -> dict[str, str]:
@@ -39,15 +38,15 @@ def sign(entry: Checkpoint, key: SigningKey) -> Path:
     return file
 
 
-def signature_faults(entry: Checkpoint, key: PublicKey) -> list[Fault]:
+def signature_faults(saved: Saved, key: PublicKey) -> list[Fault]:
     """Why the manifest of a checkpoint is not what the holder of `key` signed; none: it is. No shard is read."""
-    file = entry.folder / SIGNATURE
     try:
-        with machine_errors("read", file):
-            content = file.read_bytes()
+        content = saved.signature()
     except MachineError as error:
-        return [Fault(SIGNATURE, "it is not signed" if not file.exists() else str(error))]
-    return [Fault(SIGNATURE, fault) for fault in _faults(content, str(file), entry.manifest, key)]
+        return [Fault(SIGNATURE, str(error))]
+    if content is None:
+        return [Fault(SIGNATURE, "it is not signed")]
+    return [Fault(SIGNATURE, fault) for fault in _faults(content, f"{saved.address}/{SIGNATURE}", saved.manifest, key)]
 
 
 def _faults(content: bytes, where: str, manifest: Manifest, key: PublicKey) -> Iterator[str]:

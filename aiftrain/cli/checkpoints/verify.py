@@ -43,21 +43,21 @@ def _verify(
 ) -> list[Verification]:
     if isinstance(place, Home):
         return verify(place.catalog, step, signer)
-    if signer:
-        raise UserError(f"{place.address} is an archive, and signatures are at home: verify the run folder's")
-    found = list(_verify_away(place, step, identities, bar))
+    found = list(_verify_away(place, step, signer, identities, bar))
     if not found:
         what = "no checkpoint to verify" if step is None else f"no complete checkpoint of step {step}"
         raise UserError(f"{place.address} has {what}")
     return found
 
 
-def _verify_away(place: Away, step: int | None, identities: Identities | None, bar: Bar) -> Iterator[Verification]:
+def _verify_away(
+    place: Away, step: int | None, signer: PublicKey | None, identities: Identities | None, bar: Bar
+) -> Iterator[Verification]:
     for summary in place.summaries():
         if summary.status == "incomplete" or step not in (None, summary.step):
             continue
         bar.begin(f"step {summary.step:,} at {place.address}", summary.size)
-        faults = place.verify(summary.step, bar.advance, identities)
+        faults = place.verify(summary.step, bar.advance, identities, signer)
         bar.end()
         yield Verification(summary.step, summary.size, tuple(faults))
 
@@ -80,7 +80,7 @@ def _print_json(
         output.print_json(documents[0] | signed)
     else:
         intact = all(each["intact"] for each in documents)
-        output.print_json({"place": place, "intact": intact, "opened": opened, "runs": documents})
+        output.print_json({"place": place, "intact": intact, "opened": opened, "runs": documents} | signed)
 
 
 def _show(place: Home | Away, verifications: list[Verification], whole: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.signing.keys import PublicKey
 from aiftrain.cli.main import main
 from aiftrain.run.folder import RunFolder
 
@@ -67,6 +68,23 @@ def test_verify_fails_where_one_is_not_signed(
         [{"file": "model.sig", "what": "it is not signed"}],
     ]
     assert not found["intact"]
+
+
+def test_an_archive_alone_shows_who_signed(
+    saved: RunFolder, key_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["checkpoints", "sign", str(saved.path), "--key", str(key_file)]) == 0
+    (tmp_path / "archive").mkdir()
+    assert main(["checkpoints", "copy", str(saved.path), str(tmp_path / "archive"), "--all"]) == 0
+    capsys.readouterr()
+    verify = ["checkpoints", "verify", str(tmp_path / "archive"), "--public-key", f"{key_file}.pub"]
+    assert main([*verify, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["signed_with"] == PublicKey.read(Path(f"{key_file}.pub")).fingerprint
+    first, second = found["runs"][0]["checkpoints"]
+    assert [fault["what"] for fault in first["faults"]] == ["it is not signed"] and not second["faults"]
+    assert main([*verify, "--step", "2"]) == 0
+    assert "step 2: signed with" in capsys.readouterr().out
 
 
 WRONG = {

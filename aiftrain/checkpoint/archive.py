@@ -1,6 +1,7 @@
 """An archive: complete checkpoints of one run at another place than home, in any store.
 
     LINEAGE/
+      custody.jsonl                                what happened to them at home (archived_custody.py)
       rollbacks.json                               where the run went back, as at home (rollbacks.py)
       step-00000100/
         rank-00000.0123456789abcdef.safetensors    named after its content, the first digits of its SHA-256: two

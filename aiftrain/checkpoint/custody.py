@@ -29,7 +29,7 @@ from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.errors import DamagedError
 from aiftrain.run.base import Strict
-from aiftrain.run.durable import sync_folder
+from aiftrain.run.durable import replace_bytes, sync_folder
 
 NAME = "custody.jsonl"
 FIRST = "0" * 64  # what the first line has for the digest of the one before
@@ -81,19 +81,25 @@ class Account:
         """Why a checkpoint cannot be what was saved as its step; None where it can."""
         known, digest = self.digests.get(manifest.step), manifest.digest
         if digest == known:
-            return f"{NAME} has it as void: the run went back to before it" if manifest.step in self._void else None
+            return self.voids(manifest.step, digest)
         if not self.digests or (digest not in self._known and manifest.parent == self.head):
             return None  # from before there was custody; or of a save that was killed before its line was written
         if known is None:
             return f"{NAME} knows of no checkpoint of this step"
         return f"{NAME} has the manifest {known[:16]} for this step, and this one is {digest[:16]}: it was put back"
 
-    def refuses(self, manifest: Manifest) -> str | None:
+    def voids(self, step: int, digest: str) -> str | None:
+        """What to say where the run went back from the checkpoint whose manifest has this digest."""
+        if step in self._void and digest == self.digests.get(step):
+            return f"{NAME} has it as void: the run went back to before it"
+        return None
+
+    def refuses(self, step: int, digest: str) -> str | None:
         """Why a checkpoint from elsewhere is not to be taken for what was saved here as its step; None where it may."""
-        known = self.digests.get(manifest.step)
-        if known in (None, manifest.digest) or manifest.step in self._void:
+        known = self.digests.get(step)
+        if known in (None, digest) or step in self._void:
             return None
-        return f"{NAME} has the manifest {known} for step {manifest.step}, and not {manifest.digest}"
+        return f"{NAME} has the manifest {known} for step {step}, and not {digest}"
 
     def knows(self, manifest: Manifest) -> bool:
         return manifest.digest in self._known
@@ -134,11 +140,25 @@ class Custody:
 
     def lines(self) -> list[Line]:
         """All lines; none where there is no file. DamagedError where one is not what was written."""
-        return list(self._checked())
+        return list(read_lines(self.text(), str(self.file)))
+
+    def text(self) -> bytes:
+        """All complete lines, as they are."""
+        with machine_errors("read", self.file):
+            text = self.file.read_bytes() if self.file.exists() else b""
+        return text[: text.rfind(b"\n") + 1]  # what follows is one that was cut
+
+    def go_on_from(self, text: bytes) -> None:
+        """Take over the lines of the same run on another machine, where they go on from those that are here."""
+        ours = self.text()
+        if len(text) > len(ours) and text.startswith(ours):
+            with machine_errors("write", self.file):
+                replace_bytes(self.file, text)
+            self._head = None
 
     def account(self) -> Account:
         """DamagedError where a line is not what was written."""
-        return Account(self._checked())
+        return Account(read_lines(self.text(), str(self.file)))
 
     def add(self, event: What, step: int, manifest: Manifest | None = None, attempt: int | None = None) -> None:
         """Add a line, synced to the disk. What a crash left of an unfinished one is cut off."""
@@ -184,21 +204,21 @@ class Custody:
             sync_folder(self.file.parent)
         return aside
 
-    def _checked(self) -> Iterator[Line]:
-        with machine_errors("read", self.file):
-            raw = self.file.read_bytes().split(b"\n")[:-1] if self.file.exists() else []  # the last: empty, or cut
-        previous = FIRST
-        for number, text in enumerate(raw, 1):
-            try:
-                line = Line.model_validate_json(text)
-            except ValidationError as error:
-                raise DamagedError(f"{self.file} is damaged in line {number}: {first_fault(error)}") from error
-            if line.with_digest().text() != text:
-                raise DamagedError(f"{self.file} is damaged: line {number} is not what was written")
-            if line.previous != previous:
-                raise DamagedError(f"{self.file} is damaged: line {number} does not go on from the one before it")
-            previous = _digest(text)
-            yield line
+
+def read_lines(content: bytes, where: str) -> Iterator[Line]:
+    """The lines in `content`, which was found at `where`. DamagedError where one is not what was written."""
+    previous = FIRST
+    for number, text in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            line = Line.model_validate_json(text)
+        except ValidationError as error:
+            raise DamagedError(f"{where} is damaged in line {number}: {first_fault(error)}") from error
+        if line.with_digest().text() != text:
+            raise DamagedError(f"{where} is damaged: line {number} is not what was written")
+        if line.previous != previous:
+            raise DamagedError(f"{where} is damaged: line {number} does not go on from the one before it")
+        previous = _digest(text)
+        yield line
 
 
 def _last_line(descriptor: int) -> tuple[int, bytes]:

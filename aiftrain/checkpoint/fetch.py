@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from aiftrain.checkpoint.archive import Contents, signature_of
+from aiftrain.checkpoint.archived_custody import custody_faults, read_custody
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.durable import machine_errors, remove_tree
 from aiftrain.checkpoint.manifest import MANIFEST, FileRecord
@@ -35,14 +36,16 @@ class Fetch:
         self.catalog = catalog
         self.folder = catalog.folder / f"{_PREFIX}{catalog.step_folder(entry.step).name}"
 
-    def begin(self) -> None:
+    def begin(self) -> str:
         """Make room: what was left of fetching other steps goes. MachineError where this one does not fit.
 
-        UserError where it holds weights only; DamagedError where custody at home knows another checkpoint of this step:
-        an older one was put back there.
+        UserError where it holds weights only; DamagedError where custody at home, or there, knows another checkpoint of
+        this step: an older one was put back there. A new home goes on from the archive's custody; where that is damaged
+        it is not heeded, and what is returned says so.
         """
-        refuse_to_resume(self.entry.manifest, self.entry.address)
-        if refusal := self.catalog.custody.account().refuses(self.entry.manifest):
+        manifest = self.entry.manifest
+        refuse_to_resume(manifest, self.entry.address)
+        if refusal := self.catalog.custody.account().refuses(manifest.step, manifest.digest):
             raise DamagedError(
                 f"{self.entry.store.address} has another checkpoint of this step than home had: {refusal}"
             )
@@ -50,6 +53,7 @@ class Fetch:
             self.folder.mkdir(parents=True, exist_ok=True)
             sync_folder(self.catalog.folder)
         forget_others(self.catalog, self.folder)
+        return self._heed_custody()
 
     def files(self, records: Iterable[FileRecord], progress: Progress = unwatched) -> Iterator[None]:
         """Bring some of the files, verified; pauses after every block. DamagedError where the archive's are damaged."""
@@ -73,6 +77,19 @@ class Fetch:
             self.folder.rename(target)  # over the empty folder that `begin` has made
             sync_folder(self.catalog.folder)
         return Checkpoint(target, manifest)
+
+    def _heed_custody(self) -> str:
+        store, manifest = self.entry.store, self.entry.manifest
+        lineage = self.entry.place.partition("/")[0]
+        try:
+            lines = read_custody(store, lineage)
+        except DamagedError as error:
+            return str(error)
+        if faults := custody_faults(store, lineage, manifest.step, manifest.digest):
+            raise DamagedError(f"{self.entry.address}: {faults[0]}")
+        self.catalog.adopt()  # what is here is not to be forgotten for what is said there
+        self.catalog.custody.go_on_from(lines)
+        return ""
 
     def _bring_signature(self) -> None:
         """One that is damaged stays away: `checkpoints verify` misses it, and a run does not need it."""
@@ -112,7 +129,8 @@ class Fetch:
 def fetch(entry: Contents, catalog: Catalog, progress: Progress = unwatched) -> Checkpoint:
     """All of it, in one process."""
     fetching = Fetch(entry, catalog)
-    fetching.begin()
+    if damage := fetching.begin():
+        raise DamagedError(f"{damage}. Remove it there to go without")
     for _ in fetching.files(entry.manifest.files, progress):
         pass
     return fetching.finish()

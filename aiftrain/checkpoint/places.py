@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aiftrain.checkpoint.archive import Archive, Contents, Stored, open_contents
+from aiftrain.checkpoint.archived_custody import custody_faults
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.listing import Summary, kind, summaries
@@ -133,7 +134,9 @@ class Away:
         With `signer`, one that is not signed with its key is at fault as well; UserError where that is sealed.
         """
         try:
-            return _faults(self.archive.find(step), progress, identities, signer)
+            entry = self.archive.find(step)
+            put_back = custody_faults(self.archive.store, self.lineage, step, entry.digest)
+            return [*put_back, *_faults(entry, progress, identities, signer)]
         except DamagedError as error:
             return [Fault("the commit", str(error))]
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Protocol
 
 from aiftrain.checkpoint.archive import Archive
+from aiftrain.checkpoint.archived_custody import bring_custody
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.copying import conflict, copy
 from aiftrain.checkpoint.durable import machine_errors
@@ -108,6 +109,7 @@ class Shipper:
         self.watch = watch
         self.ledger = Ledger(catalog.folder)
         self._failures: list[Failure] = []
+        self._custody: dict[str, bytes] = {}  # what each archive has of it
 
     def round(self) -> list[Failure]:
         """Carry all that is owed, that which is saved meanwhile too. What failed; nothing: every archive has all."""
@@ -115,6 +117,8 @@ class Shipper:
         places = [place for destination in self.destinations if (place := self._open(destination))]
         while pair := self._next(places):
             self._settle(*pair)
+        for place in places:
+            self._bring_custody(place)
         return self._failures
 
     def _open(self, destination: Destination) -> _Place | None:
@@ -181,6 +185,9 @@ class Shipper:
         return True
 
     def _bring(self, entry: Checkpoint, place: _Place) -> None:
+        self._bring_custody(place)  # first: no killed shipper leaves a checkpoint there that custody speaks against
+        if place.lost:
+            return
         self.watch.begins(entry, place.address)
         saved = saved_at_home(entry)
         signature = saved.signature()
@@ -193,6 +200,23 @@ class Shipper:
         if signature and noted and noted.signature != _sha256(signature):
             place.archive.put_signature(entry.step, signature)
             self._note(place, entry, noted.sent, signature)
+
+    def _bring_custody(self, place: _Place) -> None:
+        """Whatever home has noted since this process last brought it there."""
+        now = self.catalog.custody.text()
+        if place.lost or self._custody.get(place.address) == now:
+            return
+        try:
+            told = bring_custody(self.catalog.custody, place.archive)
+        except DamagedError as error:  # home's; no reason not to carry checkpoints
+            told = str(error)
+        except MachineError as error:
+            place.lost = True
+            self._fail(place.address, None, str(error), lasting=False)
+            return
+        self._custody[place.address] = now
+        if told:
+            self._fail(place.address, None, told, lasting=True)
 
     def _note(self, place: _Place, entry: Checkpoint, sent: int, signature: bytes | None = None) -> Arrival:
         arrival = Arrival(

@@ -157,7 +157,8 @@ class Fetcher:
 
     def _begin(self, found: _Found) -> Manifest:
         contents = self._contents(found)
-        Fetch(contents, self._catalog).begin()
+        if damage := Fetch(contents, self._catalog).begin():
+            self._tracker.event("custody damaged", message=damage)
         return contents.manifest
 
     def _share(self, found: _Found, manifest: Manifest) -> Iterator[None]:

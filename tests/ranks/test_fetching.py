@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from aiftrain.checkpoint.archive import Archive, open_contents
+from aiftrain.checkpoint.archived_custody import bring_custody
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.copying import copy
 from aiftrain.checkpoint.described import model_at
@@ -91,9 +92,12 @@ def fails(nursery: Nursery, scene: Scene) -> Ranks:
 
 def test_from_an_empty_home_to_the_last_bit(nursery: Nursery, scene: Scene, straight: RunFolder) -> None:
     scene.put(home=[], archive=[5, 10])
+    bring_custody(Catalog(straight.checkpoints).custody, scene.archive)
     goes_on(nursery, scene)
     assert scene.happened() == [("fetched", 10), ("resume", 10)]
     assert losses(scene.run) == {step: loss for step, loss in losses(straight).items() if step > 10}
+    assert scene.home.custody.text().startswith(Catalog(straight.checkpoints).custody.text())
+    assert scene.home.find(15).manifest.parent == scene.home.find(10).manifest.digest
     ours, theirs = states(scene.run), states(straight)
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)

@@ -35,6 +35,10 @@ class OpenedCheckpoint:
         return self.manifest.step
 
     @property
+    def place(self) -> str:
+        return self.sealed.envelope.context
+
+    @property
     def address(self) -> str:
         return self.sealed.address
 

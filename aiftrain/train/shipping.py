@@ -59,12 +59,14 @@ class Shipping:
     def _keep(self) -> None:
         """Have a shipper run until the end, within reason."""
         for start in range(1, _STARTS + 1):
+            is_last = self._ending.is_set()
             code = self._ship()
             if code == EXIT_OK:
                 return
             message = f"{self._last_words()} ({self._log})"
             self._tracker.event("shipper ended", exit_code=code, starts=start, message=message)
-            if code in (EXIT_USER, EXIT_RESUME) or self._ending.is_set():
+            gave_up = self._ending.is_set() and code >= 0
+            if is_last or gave_up or code in (EXIT_USER, EXIT_RESUME):
                 return  # to start it again would be of no use, or is not wanted
             self._ending.wait(_PAUSE)  # and then once more, if only to carry what is left
 

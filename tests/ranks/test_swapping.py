@@ -16,7 +16,7 @@ from aiftrain.run.folder import RunFolder, read_lines
 from tests.ranks.comparing import assert_close, assert_same
 from tests.ranks.conftest import Nursery, events, losses
 
-pytestmark = [pytest.mark.ranks, pytest.mark.slow]
+pytestmark = [pytest.mark.ranks, pytest.mark.slow, pytest.mark.timeout(1200)]  # DeepSpeed compiles its async_io once
 NewRun = Callable[..., RunFolder]
 
 # Large enough for DeepSpeed to swap what belongs to its matrices: it leaves in memory what has less than a MiB.

@@ -207,6 +207,7 @@ class Shipper:
         if place.lost or self._custody.get(place.address) == now:
             return
         try:
+            place.archive.store.check_private()
             told = bring_custody(self.catalog.custody, place.archive)
         except DamagedError as error:  # home's; no reason not to carry checkpoints
             told = str(error)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,12 @@ def events(folder: RunFolder, name: str) -> list[dict[str, Any]]:
 
 
 def children(pid: int) -> list[int]:
-    files = (task / "children" for task in Path(f"/proc/{pid}/task").iterdir())
-    return [int(child) for file in files for child in file.read_text(encoding="ascii").split()]
+    """Of threads that end meanwhile none."""
+    found: list[str] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += (task / "children").read_text(encoding="ascii").split()
+    return list(map(int, found))
 
 
 def _free_port() -> int:

@@ -18,7 +18,9 @@ LIMIT = 3.0  # seconds
 
 
 def test_a_hang_is_noticed_told_and_survived(nursery: Nursery, new_run: Callable[..., RunFolder]) -> None:
-    straight, folder = (new_run("train.steps=60", f"train.hang_minutes={LIMIT / 60}") for _ in range(2))
+    straight, folder = (
+        new_run("train.steps=60", f"train.hang_minutes={LIMIT / 60}", "storage.background=false") for _ in range(2)
+    )
     assert nursery.start(straight, 2).wait() == [0, 0]
     ranks = nursery.start(folder, 2)
     ranks.until(lambda: max(losses(folder), default=0) >= 7)

@@ -35,23 +35,25 @@ class StateBytes(Strict):
 
 
 def state_bytes(
-    groups: Groups, ranks: int, stage: int, *, states: tuple[int, ...], half_weights: bool, persistent: int = 0
+    groups: Groups, ranks: int, stage: int, *, states: tuple[int, ...], weights: Precision, persistent: int = 0
 ) -> StateBytes:
     """Model states on the fullest of `ranks` ranks, as DeepSpeed allocates them (ZeRO, arXiv 1910.02054, section 3).
 
-    groups: elements of each tensor, by optimizer group. states: how many the optimizer keeps of an element, by group.
+    groups: elements of each tensor, by optimizer group. weights: the numbers that layers compute with.
+    states: how many the optimizer keeps of an element, by group.
     persistent: under stage 3, tensors of up to so many elements stay whole on every rank.
 
     Bytes a parameter. 16-bit weights: 2; the sum of gradients in fp32, 4, to which each gradient of a micro-batch is
     added at once; optimizer 4 for the fp32 weight and 4 for each state (of AdamW two: 12). fp32 weights, which stage 0
     always has: 4, 4 and the states, to which ZeRO adds 4 for the copy of its own part that it updates. Stage 1 shares
     out the optimizer's part, stage 2 also the gradients, stage 3 also the weights. Stages 1 and 2 pad each group to a
-    multiple of twice the ranks; stage 3 pads each tensor to a multiple of the ranks. Step counts are left out.
+    multiple of twice the ranks, but of gradients only under bf16; stage 3 pads each tensor to a multiple of the ranks.
+    Step counts are left out.
     """
     plain = sum(sum(group) for group in groups)
     if stage == 0:
         return StateBytes(weights=4 * plain, gradients=4 * plain, optimizer=_kept(map(sum, groups), states, masters=0))
-    width = 2 if half_weights else 4
+    width = 2 if is_half(weights) else 4
     if stage == 3:
         counts = _counts(groups)
         parts = [sum(-(-size // ranks) for size in group) for group in groups]
@@ -61,9 +63,9 @@ def state_bytes(
     padded = [-(-sum(group) // (2 * ranks)) * 2 * ranks for group in groups]
     parts = [size // ranks for size in padded]
     if stage == 1:
-        gradients = 4 * (sum(padded) if half_weights else plain)
+        gradients = 4 * (sum(padded) if weights == "bf16" else plain)
     else:
-        gradients = 4 * sum(parts) if half_weights else 4 * _most_touched(groups, parts)
+        gradients = 4 * sum(parts) if is_half(weights) else 4 * _most_touched(groups, parts)
     return StateBytes(weights=width * sum(padded), gradients=gradients, optimizer=_kept(parts, states))
 
 
@@ -120,15 +122,12 @@ def states_of(spec: RunSpec, precision: Precision, *, nodes: int | None = None, 
     Of a pipeline's ranks those of the stage that holds most.
     """
     stage = spec.parallelism.stage if stage is None else stage
-    half_weights = is_half(precision) and not uses_autocast(spec, precision, stage)
-    held = (
-        _bytes_on_a_rank(spec, layers, nodes or spec.nodes, stage, half_weights=half_weights)
-        for layers in _stages_of(spec)
-    )
+    weights: Precision = "fp32" if uses_autocast(spec, precision, stage) else precision
+    held = (_bytes_on_a_rank(spec, layers, nodes or spec.nodes, stage, weights) for layers in _stages_of(spec))
     return max(held, key=lambda states: states.total)
 
 
-def _bytes_on_a_rank(spec: RunSpec, layers: range, nodes: int, stage: int, *, half_weights: bool) -> StateBytes:
+def _bytes_on_a_rank(spec: RunSpec, layers: range, nodes: int, stage: int, weights: Precision) -> StateBytes:
     """Of the ranks of a stage of the pipeline with these layers. Experts that ranks share out have fewer holders."""
     strategy, groups = spec.parallelism, spec.optimizer.groups
     sharers = max(1, nodes * ranks_per_node(spec) // (strategy.pipeline * strategy.tensor))
@@ -145,14 +144,14 @@ def _bytes_on_a_rank(spec: RunSpec, layers: range, nodes: int, stage: int, *, ha
             ranks,
             stage,
             states=tuple(kept for group, kept in zip(sizes, states, strict=True) if group),
-            half_weights=half_weights,
+            weights=weights,
             persistent=persistent,
         )
         for sizes, ranks in parts
         if any(sizes)
     ]
     whole = StateBytes(**{name: sum(getattr(each, name) for each in held) for name in StateBytes.model_fields})
-    width, elements = (2 if half_weights else 4), sum(sum(map(sum, sizes)) for sizes, _ in parts)
+    width, elements = (2 if is_half(weights) else 4), sum(sum(map(sum, sizes)) for sizes, _ in parts)
     return _on_device(spec, whole, copy=width * elements // strategy.secondary_group)
 
 

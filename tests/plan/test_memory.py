@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from aiftrain.plan.memory import GIB, choose_precision, host_bytes, memory_per_r
 from aiftrain.plan.parameters import Groups
 from aiftrain.plan.spec import resolve
 from aiftrain.run.model import ModelSpec
+from aiftrain.run.precision import Precision
 from aiftrain.run.spec import RunSpec
 from tests.conftest import small_spec
 
@@ -20,24 +22,27 @@ SIZES = st.lists(st.integers(1, 10**9), min_size=1, max_size=30).map(tuple)
 GROUPS = st.tuples(SIZES, SIZES)
 RANKS = st.integers(1, 2000)
 STAGES = st.integers(1, 3)
+PRECISIONS: st.SearchStrategy[Precision] = st.sampled_from(get_args(Precision))
 
 
-@given(GROUPS, RANKS, STAGES, st.booleans())
+@given(GROUPS, RANKS, STAGES, PRECISIONS)
 def test_all_ranks_together_hold_everything_but_padding_adds_little(
-    groups: Groups, ranks: int, stage: int, bf16: bool
+    groups: Groups, ranks: int, stage: int, weights: Precision
 ) -> None:
     parameters, tensors = sum(map(sum, groups)), sum(map(len, groups))
-    states = state_bytes(groups, ranks, stage, states=(2, 2), half_weights=bf16)
+    states = state_bytes(groups, ranks, stage, states=(2, 2), weights=weights)
     padding = 2 * ranks * max(2, tensors)
     assert 12 * parameters <= states.optimizer * ranks < 12 * (parameters + padding)
     whole = states.weights * (ranks if stage == 3 else 1)
-    assert (2 if bf16 else 4) * parameters <= whole < (2 if bf16 else 4) * (parameters + padding)
+    assert (
+        (4 if weights == "fp32" else 2) * parameters <= whole < (4 if weights == "fp32" else 2) * (parameters + padding)
+    )
     assert states.gradients * (ranks if stage > 1 else 1) >= 4 * parameters
 
 
-@given(GROUPS, st.booleans())
-def test_one_rank_holds_what_no_stage_could_share(groups: Groups, bf16: bool) -> None:
-    totals = {stage: state_bytes(groups, 1, stage, states=(2, 2), half_weights=bf16) for stage in (1, 2, 3)}
+@given(GROUPS, PRECISIONS)
+def test_one_rank_holds_what_no_stage_could_share(groups: Groups, weights: Precision) -> None:
+    totals = {stage: state_bytes(groups, 1, stage, states=(2, 2), weights=weights) for stage in (1, 2, 3)}
     assert totals[3].optimizer <= totals[2].optimizer == totals[1].optimizer
     assert totals[1].gradients >= totals[2].gradients - 4 * sum(map(len, groups))
 
@@ -45,8 +50,8 @@ def test_one_rank_holds_what_no_stage_could_share(groups: Groups, bf16: bool) ->
 @given(GROUPS)
 def test_stage_0_has_fp32_weights_and_shares_nothing(groups: Groups) -> None:
     parameters = sum(map(sum, groups))
-    states = state_bytes(groups, 64, 0, states=(2, 2), half_weights=False)
-    assert states == state_bytes(groups, 1, 0, states=(2, 2), half_weights=True)
+    states = state_bytes(groups, 64, 0, states=(2, 2), weights="fp32")
+    assert states == state_bytes(groups, 1, 0, states=(2, 2), weights="bf16")
     assert (states.weights, states.gradients, states.optimizer) == (4 * parameters, 4 * parameters, 8 * parameters)
 
 
@@ -62,13 +67,13 @@ def test_the_fullest_rank_of_stage_2_is_found(groups: Groups, ranks: int) -> Non
         return sum(size for size, is_inside in zip(group, inside, strict=True) if is_inside)
 
     most = max(touched(decayed, rank) + touched(free, rank) for rank in range(ranks))
-    assert state_bytes((decayed, free), ranks, 2, states=(2, 2), half_weights=False).gradients == 4 * most
+    assert state_bytes((decayed, free), ranks, 2, states=(2, 2), weights="fp32").gradients == 4 * most
 
 
 def test_small_tensors_stay_whole_under_stage_3() -> None:
     groups = ((1000, 999), (10, 10))
-    apart = state_bytes(groups, 4, 3, states=(2, 2), half_weights=True)
-    whole = state_bytes(groups, 4, 3, states=(2, 2), half_weights=True, persistent=10)
+    apart = state_bytes(groups, 4, 3, states=(2, 2), weights="bf16")
+    whole = state_bytes(groups, 4, 3, states=(2, 2), weights="bf16", persistent=10)
     assert apart.weights == 2 * (250 + 250 + 3 + 3)
     assert whole.weights - apart.weights == 2 * (12 + 12), "padded as they are gathered"
     assert whole.optimizer == apart.optimizer == 12 * (250 + 250 + 3 + 3)
@@ -79,7 +84,7 @@ def test_the_papers_example_is_met_but_for_the_fp32_gradient_sum() -> None:
     billions = 7_500_000_000
     paper = {1: 31.4, 2: 16.6, 3: 1.9}
     for stage, gigabytes in paper.items():
-        states = state_bytes(((billions,), ()), 64, stage, states=(2, 2), half_weights=True)
+        states = state_bytes(((billions,), ()), 64, stage, states=(2, 2), weights="bf16")
         gradient_sum = 2 * billions / (1 if stage == 1 else 64)  # in fp32, what the paper has in 16 bits
         assert (states.total - gradient_sum) / 1e9 == pytest.approx(gigabytes, abs=0.06)
 

@@ -21,6 +21,7 @@ from aiftrain.plan.spec import resolve
 from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.model import ModelSpec
 from aiftrain.run.optimizer import parameter_groups
+from aiftrain.run.precision import Precision
 
 LLAMA_8B = ModelSpec(
     name="llama-8b",
@@ -44,11 +45,9 @@ def use(traits: EngineTraits = OURS, model: ModelSpec = LLAMA_8B, precision: str
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_states_are_those_that_deepspeed_allocates_but_for_padding(stage: int, precision: str) -> None:
+def test_states_are_those_that_deepspeed_allocates_but_for_padding(stage: int, precision: Precision) -> None:
     ours = use(zero_stage=stage, precision=precision)
-    exact = state_bytes(
-        tensor_sizes(LLAMA_8B, parameter_groups()), 8, stage, states=(2, 2), half_weights=precision == "bf16"
-    )
+    exact = state_bytes(tensor_sizes(LLAMA_8B, parameter_groups()), 8, stage, states=(2, 2), weights=precision)
     assert ours.weights == pytest.approx(exact.weights, rel=1e-4)
     assert ours.optimizer == pytest.approx(exact.optimizer, rel=1e-4)
     if (stage, precision) != (2, "fp32"):  # there whole tensors lie beside the part

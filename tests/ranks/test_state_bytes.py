@@ -11,6 +11,7 @@ from aiftrain.plan.engine_config import HALF_WEIGHTS
 from aiftrain.plan.memory import persistent_elements, state_bytes
 from aiftrain.plan.parameters import tensor_sizes
 from aiftrain.run.folder import RunFolder
+from aiftrain.run.precision import Precision
 from tests.ranks.conftest import Nursery
 
 pytestmark = pytest.mark.ranks
@@ -53,7 +54,7 @@ ODD_SIZES = (  # so that every group and tensor needs padding
     ],
 )
 def test_the_fullest_rank_holds_what_was_predicted(
-    nursery: Nursery, new_run: NewRun, stage: int, weights: str, ranks: int, optimizer: str
+    nursery: Nursery, new_run: NewRun, stage: int, weights: Precision, ranks: int, optimizer: str
 ) -> None:
     strategy = f"zero{stage}" if stage else "ddp"
     small = ("parallelism.bucket_millions=0.02", "train.micro_batch=1", *ODD_SIZES)
@@ -71,7 +72,7 @@ def test_the_fullest_rank_holds_what_was_predicted(
         ranks,
         stage,
         states=tuple(len(group.states) for group in groups),
-        half_weights=weights != "fp32",
+        weights=weights,
         persistent=persistent_elements(spec.model),
     )
     tolerance = 1e-4 if (stage, weights) == (1, "fp16") else 0.0  # DeepSpeed pads these gradients less

@@ -77,8 +77,9 @@ def test_a_run_that_ends_says_what_to_do_next(run_folder: RunFolder) -> None:
 
 
 def test_the_first_real_error_is_what_the_user_sees(run_folder: RunFolder) -> None:
-    peer = {"does": "fail", "code": 1, "message": "RuntimeError: Connection closed by peer [127.0.0.1]:999"}
-    behave(run_folder, peer, {"does": "fail", "after": 0.3, "code": 1, "message": "the disk is full"})
+    """After a second, so that both ranks are there, however busy the machine is."""
+    peer = {"does": "fail", "after": 1, "code": 1, "message": "RuntimeError: Connection closed by peer [127.0.0.1]:999"}
+    behave(run_folder, peer, {"does": "fail", "after": 1.3, "code": 1, "message": "the disk is full"})
     code, screen = train(run_folder)
     assert code == 1
     assert "rank 1: the disk is full" in screen

@@ -2,6 +2,8 @@
 
 `CephRig()` is a context manager. Its data is in memory, or on a sparse file with `on_disk=True`; all of it is gone at
 the end. The gateway listens with TLS alone, as those of the services do. Root is needed, as by Ceph's own daemons.
+
+    python -m tests.rigs.ceph COMMAND...        a command that finds such a store in its AWS_* variables
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import uuid
 from dataclasses import dataclass
@@ -95,6 +98,13 @@ class CephRig:
     @property
     def ca_file(self) -> Path:
         return self._authority.ca_file
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What S3 clients read, for the first of the users."""
+        user = self.users[0]
+        keys = {"AWS_ACCESS_KEY_ID": user.access_key, "AWS_SECRET_ACCESS_KEY": user.secret_key}
+        return keys | {"AWS_ENDPOINT_URL_S3": self.endpoint, "AWS_CA_BUNDLE": str(self.ca_file)}
 
     def admin(self, *words: str) -> object:
         """`radosgw-admin WORDS`, and what it answers, where that is JSON."""
@@ -196,3 +206,12 @@ class CephRig:
     def _down(self) -> None:
         self._daemons.stop_all()
         shutil.rmtree(self.state, ignore_errors=True)
+
+
+def main() -> int:
+    with CephRig(gib=8) as rig:
+        return subprocess.run(sys.argv[1:], env=os.environ | rig.variables).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

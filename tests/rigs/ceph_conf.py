@@ -71,4 +71,6 @@ rgw frontends = beast ssl_endpoint=127.0.0.1:{ports.gateway} {certificate}
 rgw rados pool pg num min = 4
 rgw thread pool size = 64
 rgw enable usage log = false
+rgw gc obj min wait = 1
+rgw gc processor period = 2
 """

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiftrain.checkpoint.stores.s3.parts import GIB, MIB, cut, part_size
+from aiftrain.checkpoint.stores.s3.parts import GIB, MIB, Parts, part_size
 from aiftrain.errors import DamagedError, MachineError
 from aiftrain.run.storage import ServiceLimits
 
@@ -42,7 +42,7 @@ def test_what_no_service_takes_is_refused_before_it_is_sent(limits: ServiceLimit
 @given(st.lists(st.binary(max_size=40), max_size=12), st.integers(1, 30))
 def test_parts_are_the_blocks(blocks: list[bytes], length: int) -> None:
     whole = b"".join(blocks)
-    parts = list(cut(blocks, len(whole), length))
+    parts = list(Parts(blocks, len(whole), length))
     assert b"".join(parts) == whole
     assert all(len(part) == length for part in parts[:-1])
 
@@ -51,4 +51,17 @@ def test_parts_are_the_blocks(blocks: list[bytes], length: int) -> None:
 def test_another_size_than_promised_is_damage(content: bytes, length: int) -> None:
     for promised in (len(content) - 1, len(content) + 1):
         with pytest.raises(DamagedError, match="announced"):
-            list(cut([content], promised, length))
+            list(Parts([content], promised, length))
+
+
+@given(st.lists(st.binary(max_size=40), max_size=12), st.integers(1, 30))
+def test_parts_that_were_given_back_are_filled_again(blocks: list[bytes], length: int) -> None:
+    whole, seen = b"".join(blocks), []
+    parts = Parts(blocks, len(whole), length)
+    memory = {}  # kept, so that no two have the same number
+    for part in parts:
+        seen.append(bytes(part))
+        memory[id(part)] = part
+        parts.give_back(part)
+    assert b"".join(seen) == whole
+    assert len(memory) <= 2, "one, and the last, which is shorter"

@@ -26,31 +26,41 @@ def part_size(size: int, limits: ServiceLimits, smallest: int = SMALLEST) -> int
     return min(largest, max(smallest, -(-size // parts)))
 
 
-def cut(blocks: Iterable[Octets], size: int, length: int) -> Iterator[bytearray]:
-    """Parts of `length` bytes, the last one shorter. DamagedError where more or less than `size` bytes come.
+class Parts:
+    """Blocks as parts of `length` bytes, the last one shorter: copies, so that a caller may fill its block again.
 
-    They are copies: a caller may fill its block again.
+    To iterate over once. DamagedError where more or less than `size` bytes come.
     """
-    stream = iter(blocks)
-    came, left = 0, memoryview(b"")
-    while came < size:
-        content, left = _fill(stream, left, min(length, size - came))
-        came += len(content)
-        yield content
-    if left or any(len(block) for block in stream):
-        raise DamagedError(f"more than the {size:,} bytes came that were announced")
 
+    def __init__(self, blocks: Iterable[Octets], size: int, length: int) -> None:
+        self._stream, self._size, self._length = iter(blocks), size, length
+        self._left = memoryview(b"")  # of the last block
+        self._spare: list[bytearray] = []
 
-def _fill(stream: Iterator[Octets], left: memoryview, length: int) -> tuple[bytearray, memoryview]:
-    """The next `length` bytes, and what is over of the last block."""
-    content, filled = bytearray(length), 0
-    while filled < length:
-        if not left:
-            block = next(stream, None)
-            if block is None:
-                raise DamagedError(f"the bytes end {length - filled:,} too early for what was announced")
-            left = memoryview(block).cast("B")
-        taken = min(len(left), length - filled)
-        content[filled : filled + taken] = left[:taken]
-        filled, left = filled + taken, left[taken:]
-    return content, left
+    def __iter__(self) -> Iterator[bytearray]:
+        for start in range(0, self._size, self._length):
+            yield self._filled(min(self._length, self._size - start))
+        if self._left or any(len(block) for block in self._stream):
+            raise DamagedError(f"more than the {self._size:,} bytes came that were announced")
+
+    def give_back(self, part: bytearray) -> None:
+        """Let its memory be filled again: new memory takes the kernel six times as long as the copying itself."""
+        if len(part) == self._length:
+            self._spare.append(part)
+
+    def _filled(self, length: int) -> bytearray:
+        reusable = self._spare and length == self._length
+        content, filled = self._spare.pop() if reusable else bytearray(length), 0
+        while filled < length:
+            if not self._left:
+                self._left = self._next_block(length - filled)
+            taken = min(len(self._left), length - filled)
+            content[filled : filled + taken] = self._left[:taken]
+            filled, self._left = filled + taken, self._left[taken:]
+        return content
+
+    def _next_block(self, missing: int) -> memoryview:
+        block = next(self._stream, None)
+        if block is None:
+            raise DamagedError(f"the bytes end {missing:,} too early for what was announced")
+        return memoryview(block).cast("B")

@@ -17,7 +17,7 @@ from aiftrain.checkpoint.stores.gate import Gate, NoRedirects
 from aiftrain.checkpoint.stores.s3.client import Client
 from aiftrain.checkpoint.stores.s3.download import Download
 from aiftrain.checkpoint.stores.s3.faults import MISSING, OTHERWISE, RefusalError
-from aiftrain.checkpoint.stores.s3.parts import SMALLEST, cut, part_size
+from aiftrain.checkpoint.stores.s3.parts import SMALLEST, Parts, part_size
 from aiftrain.checkpoint.stores.s3.probe import probe
 from aiftrain.checkpoint.stores.s3.public import openings
 from aiftrain.checkpoint.stores.s3.upload import Upload, etag_of, header, md5
@@ -129,7 +129,7 @@ class S3Store:
 
     def write(self, name: str, blocks: Iterable[Octets], size: int, *, new: bool = False) -> None:
         length = part_size(size, self._limits, self._smallest_part)
-        parts = cut(blocks, size, length)
+        parts = Parts(blocks, size, length)
         if new:
             self._check_absent(name)
         if size <= length:
@@ -160,9 +160,7 @@ class S3Store:
             answer = head
         return _bare(answer["ETag"])
 
-    def _write_in_parts(
-        self, name: str, parts: Iterable[bytearray], length: int, *, new: bool
-    ) -> tuple[list[bytes], str]:
+    def _write_in_parts(self, name: str, parts: Parts, length: int, *, new: bool) -> tuple[list[bytes], str]:
         """The MD5 of each part, and the stored object's ETag."""
         at_once = max(1, self._parts_at_once * self._smallest_part // length)
         with Upload(self.client, self._key(name), f"write {self._at(name)}") as upload:
@@ -174,7 +172,7 @@ class S3Store:
     def _read_back(self, name: str, digests: list[bytes], size: int, length: int) -> None:
         """MachineError, and the object is gone, where what was stored is not what was sent."""
         try:
-            stored = [md5(part) for part in cut(self.blocks(name), size, length)] if size else digests
+            stored = [md5(part) for part in Parts(self.blocks(name), size, length)] if size else digests
         except DamagedError:
             stored = []
         if stored != digests:

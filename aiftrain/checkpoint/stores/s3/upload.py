@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import deque
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import Any
 
 from aiftrain.checkpoint.stores.s3.client import Client
 from aiftrain.checkpoint.stores.s3.faults import RefusalError
+from aiftrain.checkpoint.stores.s3.parts import Parts
 from aiftrain.errors import AiftrainError, MachineError
 
 _GONE = ("NoSuchUpload", "404")
@@ -36,22 +36,23 @@ class Upload:
             with suppress(AiftrainError):  # what was wrong first is told
                 self._client.call(self._what, "abort_multipart_upload", Key=self._key, UploadId=self._id)
 
-    def send(self, parts: Iterable[bytearray], at_once: int) -> list[bytes]:
+    def send(self, parts: Parts, at_once: int) -> list[bytes]:
         """Send all parts, `at_once` at a time while the next one is read; their MD5, in order."""
         digests: list[bytes] = []
         waiting: deque[Future[bytes]] = deque()
         with ThreadPoolExecutor(at_once) as pool:
             for number, content in enumerate(parts, 1):
-                waiting.append(pool.submit(self._send_part, number, content))
+                waiting.append(pool.submit(self._send_part, parts, number, content))
                 if len(waiting) == at_once:
                     digests.append(waiting.popleft().result())
             digests += [future.result() for future in waiting]
         return digests
 
-    def _send_part(self, number: int, content: bytearray) -> bytes:
+    def _send_part(self, parts: Parts, number: int, content: bytearray) -> bytes:
         digest = md5(content)
         place: dict[str, Any] = {"Key": self._key, "UploadId": self._id, "PartNumber": number}
         self._client.call(self._what, "upload_part", Body=content, ContentMD5=header(digest), **place)
+        parts.give_back(content)
         return digest
 
     def complete(self, digests: list[bytes]) -> str:

@@ -115,11 +115,15 @@ def _stages(timeline: Timeline) -> Iterator[Stage]:
 
 
 def checkpoints_kept(spec: RunSpec) -> int:
-    """The most checkpoints that lie in storage at one time: the last few, every n-th, and the one being written."""
+    """The most checkpoints that lie at home at one time: the last few, every n-th, and the one being written.
+
+    And those that an archive may lack: the newest are carried first, so that they come on top of the last few.
+    """
     every = spec.storage.keep_every
     milestones = spec.timeline.total_steps // every if every else 0
     saves = -(-spec.timeline.total_steps // spec.storage.save_every)
-    return min(spec.storage.keep_last + milestones + 1, saves)
+    unshipped = spec.storage.keep_unshipped if spec.storage.archives else 0
+    return min(spec.storage.keep_last + milestones + unshipped + 1, saves)
 
 
 def _assumptions(spec: RunSpec, precision: Precision) -> tuple[str, ...]:

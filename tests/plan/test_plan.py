@@ -36,8 +36,11 @@ def test_a_plan_reads_back_from_its_json() -> None:
 def test_checkpoints_kept_are_no_more_than_are_ever_written() -> None:
     smoke = make_plan(resolve(["recipe=smoke", "train.steps=100", "storage.save_every=50"])).estimate
     assert smoke.checkpoints_kept_bytes == 2 * smoke.checkpoint_bytes
-    longer = make_plan(resolve(["recipe=smoke", "train.steps=1000", "storage.keep_every=250"])).estimate
+    words = ["recipe=smoke", "train.steps=1000", "storage.save_every=50", "storage.keep_every=250"]
+    longer = make_plan(resolve(words)).estimate
     assert longer.checkpoints_kept_bytes == (2 + 4 + 1) * longer.checkpoint_bytes
+    shipped = [*words, "storage.archives=[/archive]", "storage.keep_unshipped=5"]
+    assert make_plan(resolve(shipped)).estimate.checkpoints_kept_bytes == (2 + 4 + 5 + 1) * longer.checkpoint_bytes
 
 
 def test_warnings_say_what_a_person_must_decide() -> None:

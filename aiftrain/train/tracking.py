@@ -33,14 +33,15 @@ class Tracker:
         self.folder = folder
         self.attempt = attempt
         self._writes = rank.rank == 0
-        self._wandb: Any = _start_wandb(folder, spec) if self._writes and spec.tracking.wandb != "off" else None
+        wanted = self._writes and spec.tracking.wandb != "off"
+        self._wandb = _WandbCopy(_start_wandb(folder, spec), attempt) if wanted else None
 
     def log(self, step: int, **values: Any) -> None:
         """A record of metrics.jsonl for the state after `step` steps."""
         if not self._writes:
             return
         append_line(self.folder.metrics, {"step": step, "attempt": self.attempt, "time": time.time()} | values)
-        self._copy(lambda wandb: wandb.log(values, step=step))
+        self._copy(lambda wandb: wandb.log(step, values))
         print(_line(step, values), flush=True)
 
     def event(self, name: str, **fields: Any) -> None:
@@ -53,7 +54,7 @@ class Tracker:
         """Let wandb finish its files."""
         self._copy(lambda wandb: wandb.finish())
 
-    def _copy(self, action: Callable[[Any], object]) -> None:
+    def _copy(self, action: Callable[[_WandbCopy], object]) -> None:
         """Do something with wandb. It is only a copy: where it fails, the run goes on without it.
 
         A scheduler that signals every process of a job ends wandb's own process before the rank has saved.
@@ -65,6 +66,28 @@ class Tracker:
         except Exception as error:  # wandb documents no base class for what it raises
             self._wandb = None
             self.event("wandb lost", message=f"{type(error).__name__}: {error}")
+
+
+class _WandbCopy:
+    """Steps as a metric that the others are drawn over: wandb's own count only grows, and what comes for a step that
+    was there before, after a rollback, it drops without a word. `pass` tells the curves of an attempt apart.
+    """
+
+    def __init__(self, run: Any, attempt: int) -> None:
+        self._run, self._attempt, self._pass = run, attempt, 1
+        self._last: dict[str, int] = {}  # the step of each name's last value
+        run.define_metric("*", step_metric="step")
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        if any(self._last.get(name, -1) >= step for name in values):
+            self._pass += 1
+            self._last.clear()
+        self._last |= dict.fromkeys(values, step)
+        place = {"step": step, "attempt": self._attempt, "pass": self._pass}
+        self._run.log(place | dict(values), step=max(step, self._run.step + 1))
+
+    def finish(self) -> None:
+        self._run.finish()
 
 
 def write_event(folder: RunFolder, attempt: int, name: str, **fields: Any) -> None:

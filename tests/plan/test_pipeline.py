@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import pytest
 
 from aiftrain.errors import ConfigError
 from aiftrain.plan.engine_traits import OURS
+from aiftrain.plan.groups import Groups
 from aiftrain.plan.memory import states_of
 from aiftrain.plan.memory_use import memory_use
 from aiftrain.plan.plan import LaunchPlan, make_plan
 from aiftrain.plan.spec import resolve
 from aiftrain.plan.throughput.step import step_time
+from aiftrain.run.model import ModelSpec
 from aiftrain.run.stages import stage_bounds
 from tests.plan.throughput.settings import MODEL, setting
 
@@ -89,3 +94,25 @@ def test_the_output_projection_makes_the_last_stage_the_slowest() -> None:
     )
     assert better.layout.stages[1] > 4
     assert step_time(better).compute < 0.9 * step_time(even).compute
+
+
+def test_a_cut_for_short_sequences_serves_long_ones_too_and_not_the_other_way_round() -> None:
+    """Which is why a run whose later stages have longer sequences is cut for those that it begins with."""
+    short, long, for_long, for_short = 4096, 32_768, [], []
+    groups = Groups()
+    for name in (name for name in groups.choices("model") if name.startswith("eu-")):
+        model = ModelSpec.model_validate(groups.read("model", name))
+        for stages in (2, 4, 8, 16):
+            if stages <= model.num_layers:
+                by_short, by_long = (stage_bounds(model, stages, length) for length in (short, long))
+                for_long.append(dearest(model, by_short, long) / dearest(model, by_long, long) - 1)
+                for_short.append(dearest(model, by_long, short) / dearest(model, by_short, short) - 1)
+    assert max(for_long) < 0.06
+    assert 0.2 < max(for_short) < 0.23
+
+
+def dearest(model: ModelSpec, bounds: Sequence[int], length: int) -> float:
+    """FLOPs a token of the stage that has most of them."""
+    layers = [model.layer_flops_per_token(layer, length) for layer in range(model.num_layers)]
+    stages = [sum(layers[start:stop]) for start, stop in pairwise(bounds)]
+    return max(*stages[:-1], stages[-1] + model.head_flops_per_token)

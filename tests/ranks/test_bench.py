@@ -96,7 +96,9 @@ def test_a_step_that_would_take_too_long_is_left_out(nursery: Nursery, new_bench
     assert any(each.what == "a step of ddp" and "bench.layers" in each.why for each in bench.missing)
 
 
-def test_stopping_leaves_what_was_measured(nursery: Nursery, new_bench: NewBench) -> None:
+def test_stopping_leaves_what_was_measured_and_whom_ranks_spoke_to(
+    nursery: Nursery, new_bench: NewBench, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = new_bench("bench.seconds=600")
     ranks = nursery.start(folder, 2, program=BENCH)
     ranks.until(lambda: folder.bench_json.exists() and len(read_bench(folder).products) >= 2)
@@ -105,6 +107,11 @@ def test_stopping_leaves_what_was_measured(nursery: Nursery, new_bench: NewBench
     bench = read_bench(folder)
     assert len(bench.products) >= 2
     assert not bench.complete and not bench.steps
+    capsys.readouterr()
+    assert main(["egress", str(folder.path), "--json"]) == 0
+    contacts = json.loads(capsys.readouterr().out)["contacts"]
+    assert {writer for contact in contacts for writer in contact["by"]} == {"rank-00000", "rank-00001"}
+    assert {contact["rule"] for contact in contacts} == {"this machine"}
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from aiftrain.train.bench.matmul import products
 from aiftrain.train.bench.memory import streams
 from aiftrain.train.bench.pace import Setting
 from aiftrain.train.bench.steps import steps
+from aiftrain.train.egress import Egress
 from aiftrain.train.process import StopRequest
 from aiftrain.train.randomness import seed_everything
 from aiftrain.train.rendezvous import agree, from_first, gather, join, meet, part
@@ -38,6 +39,7 @@ def measure(folder: RunFolder, attempt: int, rank: Rank, stop: StopRequest) -> i
     lock = RunLock(folder.lock)
     briefing, store = meet(rank, lambda: begin(folder, attempt, rank, lock))
     spec = briefing.spec
+    Egress(spec, folder, attempt, rank).watch(store)
     device = join(rank, spec.hardware, store)
     seed_everything(spec.seed, rank.rank, deterministic=False)
     cases = from_first(lambda: read_cases(folder))

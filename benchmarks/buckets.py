@@ -3,6 +3,7 @@
     AWS_ENDPOINT_URL_S3=https://... AWS_CA_BUNDLE=FILE AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... \
         python -m benchmarks.buckets [--mib 1024] [--files 2] [--rounds 7] [--folder .] [--json]
     python -m tests.rigs.ceph python -m benchmarks.buckets ...          at a Ceph gateway on this machine
+    taskset -c 1 python -m tests.rigs.ceph taskset -c 0 python -m benchmarks.buckets ...    which takes no core from us
 
 `plain` and `sealed` are what `aiftrain ship` does (with all digests) and what a run that resumes does (verified, and
 synced to the disk). `botocore` uploads the same files, as many at a time, in parts of the same size, as many at a time,

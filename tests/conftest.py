@@ -41,6 +41,17 @@ def _no_skip(report: pytest.TestReport | pytest.CollectReport) -> str:
     return f"{report.nodeid} skips, and AIFTRAIN_NO_SKIP=1 lets none: {report.longrepr}"
 
 
+SMALL_MODEL = {
+    "name": "small",
+    "vocab_size": 512,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_layers": 1,
+    "num_heads": 2,
+    "num_kv_heads": 1,
+}
+
+
 def small_spec(**changes: Any) -> RunSpec:
     """A run that two CPU ranks finish in seconds; `changes` replace whole top-level keys."""
     document: dict[str, Any] = {
@@ -48,15 +59,7 @@ def small_spec(**changes: Any) -> RunSpec:
         "factory": {"name": "local", "title": "This machine"},
         "hardware": {"name": "cpu", "title": "A CPU node", "kind": "cpu", "bf16": False},
         "parallelism": {"name": "zero1", "zero_stage": 1},
-        "model": {
-            "name": "small",
-            "vocab_size": 512,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_layers": 1,
-            "num_heads": 2,
-            "num_kv_heads": 1,
-        },
+        "model": SMALL_MODEL,
         "data": {"name": "docs", "sources": {"en": {"kind": "python-docs"}}},
         "optimizer": {"name": "adamw", "lr": 1e-3},
         "train": {"steps": 20, "sequence_length": 32, "global_batch": 4},
@@ -83,7 +86,17 @@ def small_execution(ranks: int = 2) -> Execution:
 
 @pytest.fixture(scope="session")
 def ceph() -> Iterator[CephRig]:
-    """A real object store. A test that stops, freezes or throttles it starts one of its own."""
+    """A real object store. A test that stops, freezes or throttles one takes `rig`."""
+    yield from _new_ceph()
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[CephRig]:
+    """The same for one file alone."""
+    yield from _new_ceph()
+
+
+def _new_ceph() -> Iterator[CephRig]:
     from tests.rigs import ceph
 
     if missing := ceph.missing_packages():

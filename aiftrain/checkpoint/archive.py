@@ -40,7 +40,7 @@ from aiftrain.checkpoint.shards import CheckpointReader
 from aiftrain.checkpoint.signing.bundle import SIGNATURE
 from aiftrain.checkpoint.sources import Source, StoredSource
 from aiftrain.checkpoint.stores.base import Entry, Store
-from aiftrain.checkpoint.verify import Fault, check_blocks
+from aiftrain.checkpoint.verify import Fault, check_contents
 from aiftrain.errors import DamagedError, MachineError, UserError
 
 _COMMITS = (ENVELOPE, MANIFEST)  # the first one counts
@@ -81,8 +81,7 @@ class Archived:
 
     def verify(self, progress: Progress = unwatched) -> list[Fault]:
         """Read all objects, and compare with the manifest."""
-        faults = (check_object(self, record, progress) for record in self.manifest.files)
-        return [fault for fault in faults if fault is not None]
+        return check_contents(self.manifest.files, self.blocks, progress)
 
     def object(self, record: FileRecord) -> str:
         """The object that holds a file."""
@@ -236,11 +235,6 @@ class Archive:
 
     def _content(self, name: str) -> bytes:
         return b"".join(self.store.blocks(name))
-
-
-def check_object(entry: Archived, record: FileRecord, progress: Progress = unwatched) -> Fault | None:
-    """What is wrong with a file in an archive: all of it is read."""
-    return check_blocks(entry.blocks(record), record, progress)
 
 
 def signature_of(entry: Contents) -> bytes | None:

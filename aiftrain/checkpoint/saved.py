@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,10 @@ from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.sealing.opened import OpenedCheckpoint
 from aiftrain.checkpoint.shards import CheckpointReader
 from aiftrain.checkpoint.signing.bundle import SIGNATURE
-from aiftrain.checkpoint.verify import Fault, check_blocks
+from aiftrain.checkpoint.verify import Fault, check_contents
 from aiftrain.errors import DamagedError
 
 _BLOCK = 1 << 19  # bytes: some of them stay in the cache of a core
-_AT_ONCE = 4  # files read at a time
 
 
 @dataclass(frozen=True)
@@ -45,10 +43,8 @@ class Saved:
         return Attachments(self.address, self.manifest, self.blocks)
 
     def faults(self, progress: Progress = unwatched) -> list[Fault]:
-        """What is wrong with it: every file is read, several at a time."""
-        with ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1)) as threads:
-            found = threads.map(lambda file: check_blocks(self.blocks(file), file, progress), self.manifest.files)
-            return [fault for fault in found if fault is not None]
+        """What is wrong with it: every file is read."""
+        return check_contents(self.manifest.files, self.blocks, progress)
 
     def check_whole(self, progress: Progress = unwatched) -> None:
         """DamagedError where its files are not what was written: all of them are read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from aiftrain.checkpoint.durable import reading
 from aiftrain.checkpoint.manifest import FileRecord
 from aiftrain.checkpoint.progress import Progress, unwatched
+from aiftrain.checkpoint.several import several
 from aiftrain.errors import DamagedError, MachineError
 
 
@@ -55,6 +56,14 @@ def checked(blocks: Iterable[bytes], record: FileRecord, where: str, progress: P
         )
     yield last
     progress(len(last))
+
+
+def check_contents(
+    records: Iterable[FileRecord], blocks_of: Callable[[FileRecord], Iterable[bytes]], progress: Progress = unwatched
+) -> list[Fault]:
+    """What is wrong with files, wherever their blocks come from: all of them are read, several at a time."""
+    faults = several(lambda record: check_blocks(blocks_of(record), record, progress), records)
+    return [fault for fault in faults if fault is not None]
 
 
 def check_blocks(blocks: Iterable[bytes], record: FileRecord, progress: Progress = unwatched) -> Fault | None:

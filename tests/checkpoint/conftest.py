@@ -15,6 +15,7 @@ from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.checkpoint.shards import Fragment, shard_name, write_shard
+from aiftrain.checkpoint.stores.base import Store
 from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.errors import StoppedEarly
 
@@ -93,6 +94,17 @@ def stop_after(size: int) -> Callable[[int], None]:
             raise StoppedEarly("stopped")
 
     return progress
+
+
+def let_decay(store: Store, patch: pytest.MonkeyPatch) -> None:
+    """Have what is written into a folder not stay what it was."""
+    write = store.write
+
+    def write_and_decay(name: str, *rest: object, **options: object) -> None:
+        write(name, *rest, **options)  # type: ignore[arg-type]
+        flip(Path(store.address) / name)
+
+    patch.setattr(store, "write", write_and_decay)
 
 
 def flip(file: Path, place: int = -1) -> None:

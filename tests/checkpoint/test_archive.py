@@ -17,7 +17,7 @@ from aiftrain.checkpoint.manifest import MANIFEST
 from aiftrain.checkpoint.shards import shard_name
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.errors import DamagedError, MachineError, StoppedEarly, UserError
-from tests.checkpoint.conftest import flip, stop_after
+from tests.checkpoint.conftest import flip, let_decay, stop_after
 from tests.checkpoint.shipping import carry
 
 Save = Callable[[Catalog, int], Checkpoint]
@@ -90,13 +90,7 @@ def test_what_is_damaged_at_home_never_gets_there(
 def test_a_store_that_does_not_keep_what_it_is_given_gets_no_commit(
     catalog: Catalog, archive: Archive, save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = archive.store.write
-
-    def write_and_decay(name: str, *rest: object, **options: object) -> None:
-        write(name, *rest, **options)  # type: ignore[arg-type]
-        flip(Path(archive.store.address) / name)
-
-    monkeypatch.setattr(archive.store, "write", write_and_decay)
+    let_decay(archive.store, monkeypatch)
     with pytest.raises(MachineError, match="does not keep what it is given"):
         carry(save(catalog, 7), archive)
     assert archive.read(7) is None

@@ -9,7 +9,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,22 +25,12 @@ from tests.checkpoint.conftest import LINEAGE
 from tests.checkpoint.saver import save_on
 from tests.checkpoint.shipping import Watched, carry
 from tests.checkpoint.test_ship_kill import ended_by, forked
-from tests.rigs import ceph as rigs
 from tests.rigs.buckets import new_bucket, open_store
 from tests.rigs.ceph import CephRig
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("AIFTRAIN_KILLS", "20")) // 2  # plain, and sealed
 Opens = Callable[[], Archive]
-
-
-@pytest.fixture(scope="module")
-def rig() -> Iterator[CephRig]:
-    """A store of this file's own: it is killed here, and filled up."""
-    if missing := rigs.missing_packages():
-        pytest.skip(missing)
-    with CephRig() as own:
-        yield own
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from aiftrain.cli.main import main
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.lock import RunLock
-from tests.launch.runs import attempt, until
+from tests.launch.runs import Screen, attempt, until
 
 
 def test_the_newest_attempts_first_rank_unless_asked_otherwise(
@@ -50,19 +50,15 @@ def test_following_goes_from_attempt_to_attempt_and_ends_with_the_run(
 ) -> None:
     lock = RunLock(run_folder.lock)
     lock.acquire()
-    seen: list[str] = []
-
-    def shown(words: str) -> bool:
-        seen.append(capsys.readouterr().out)
-        return words in "".join(seen)
+    screen = Screen(capsys)
 
     def train() -> None:
-        until(lambda: shown("one\n"))
+        until(lambda: "one\n" in screen.text)
         _append(run_folder.attempt_logs(1) / "rank-00000.log", "one more: ä".encode()[:-1])
-        until(lambda: shown("one more"))
+        until(lambda: "one more" in screen.text)
         _append(run_folder.attempt_logs(1) / "rank-00000.log", "ä\n".encode()[1:])
         attempt(run_folder, 2, {0: None}, log="two\n")
-        until(lambda: shown("two\n"))
+        until(lambda: "two\n" in screen.text)
         _append(run_folder.attempt_logs(2) / "rank-00000.log", b"the end\n")
         lock.release()
 
@@ -71,7 +67,7 @@ def test_following_goes_from_attempt_to_attempt_and_ends_with_the_run(
     trainer.start()
     assert main(["logs", str(run_folder.path), "-f"]) == 0
     trainer.join()
-    assert "".join([*seen, capsys.readouterr().out]) == "one\none more: ä\ntwo\nthe end\n"
+    assert screen.text == "one\none more: ä\ntwo\nthe end\n"
 
 
 def _append(file: Path, text: bytes) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from aiftrain.checkpoint import saved
+from aiftrain.checkpoint import several
 from aiftrain.checkpoint.milestones import NAME as MILESTONES
 from aiftrain.checkpoint.sealing.keys import IDENTITY_FILE, new_identity
 from aiftrain.checkpoint.stores.folder import FolderStore
@@ -220,7 +220,7 @@ def test_export_straight_from_an_archive(run: SavedRun, archive: Path, tmp_path:
 @pytest.mark.parametrize("where", ["home", "archive", "sealed"])
 def test_memory_does_not_grow_with_the_model(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times the layers, the same memory. The smaller model, too, has files larger than a block that is read."""
-    monkeypatch.setattr(saved, "_AT_ONCE", 1)  # how much threads hold at the same moment is chance
+    monkeypatch.setattr(several, "_AT_ONCE", 1)  # how much threads hold at the same moment is chance
     small, large = (_peak(where, tmp_path / str(layers), layers, monkeypatch) for layers in (2, 8))
     assert large < small + (1 << 20)
 

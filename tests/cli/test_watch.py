@@ -11,17 +11,16 @@ import pytest
 from aiftrain.cli.main import main
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.lock import RunLock
-from tests.launch.runs import attempt, planned, step, until
+from tests.launch.runs import Screen, attempt, planned, step, until
 
 
 def test_a_run_is_shown_to_its_end(run_folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     lock = RunLock(run_folder.lock)
     lock.acquire()
-    seen: list[str] = []
+    screen = Screen(capsys)
 
     def shown(words: str) -> bool:
-        seen.append(capsys.readouterr().out)
-        return words in "".join(seen)
+        return words in screen.text
 
     def train() -> None:
         until(lambda: shown("running: process"))

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from aiftrain.run.folder import RunFolder, append_line, read_lines
 from tests.conftest import small_execution
 
@@ -49,6 +51,19 @@ def until(condition: Callable[[], bool], seconds: float = 40.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)
+
+
+class Screen:
+    """What a command in this process has printed so far, for the thread that plays the run it looks at."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self._text = ""
+
+    @property
+    def text(self) -> str:
+        self._text += self._capsys.readouterr().out
+        return self._text
 
 
 def attempt(folder: RunFolder, number: int, codes: dict[int, int | None], log: str = "") -> None:

@@ -11,16 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from aiftrain.run.folder import RunFolder, read_lines
-from tests.rigs.slurm import SlurmRig, missing_packages
-from tests.rigs.training import Trainings, live_shape, losses, output, processes_of, trainings
+from tests.rigs.slurm import SlurmRig
+from tests.rigs.training import LIVE, Trainings, live_shape, losses, output, processes_of, trainings
 
-MISSING = missing_packages()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.ranks,
-    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
-    pytest.mark.skipif(os.getuid() != 0, reason="nodes in namespaces of their own need root"),
-]
+pytestmark = LIVE
 STEPS = 150  # a few seconds: time to strike while they are made
 LONG = [f"train.steps={STEPS}", "train.evaluate_every=0"]
 TWO_NODES = ["nodes=2", "launcher.ranks_per_node=1", *LONG]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,16 +10,10 @@ import pytest
 from aiftrain.cli.main import main
 from aiftrain.run.bench import read_bench
 from aiftrain.run.folder import RunFolder
-from tests.rigs.slurm import SlurmRig, missing_packages
-from tests.rigs.training import CONF, Trainings, live_shape, losses, trainings
+from tests.rigs.slurm import SlurmRig
+from tests.rigs.training import CONF, LIVE, Trainings, live_shape, losses, trainings
 
-MISSING = missing_packages()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.ranks,
-    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
-    pytest.mark.skipif(os.getuid() != 0, reason="nodes in namespaces of their own need root"),
-]
+pytestmark = LIVE
 LONG = ["nodes=2", "launcher.ranks_per_node=1", "train.steps=4000", "train.evaluate_every=0"]
 
 

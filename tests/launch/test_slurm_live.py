@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,16 +9,10 @@ from pathlib import Path
 import pytest
 
 from aiftrain.cli.main import main
-from tests.rigs.slurm import SlurmRig, missing_packages
-from tests.rigs.training import Trainings, live_shape, losses, trainings
+from tests.rigs.slurm import SlurmRig
+from tests.rigs.training import LIVE, Trainings, live_shape, losses, trainings
 
-MISSING = missing_packages()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.ranks,
-    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
-    pytest.mark.skipif(os.getuid() != 0, reason="nodes in namespaces of their own need root"),
-]
+pytestmark = LIVE
 ROOT = Path(__file__).resolve().parents[2]
 TWO_NODES = ["nodes=2", "launcher.ranks_per_node=1"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import sysconfig
@@ -13,16 +12,10 @@ from pathlib import Path
 import pytest
 
 from aiftrain.cli.main import main
-from tests.rigs.slurm import SlurmRig, missing_packages
-from tests.rigs.training import Trainings, live_shape, losses, trainings
+from tests.rigs.slurm import SlurmRig
+from tests.rigs.training import LIVE, Trainings, live_shape, losses, trainings
 
-MISSING = missing_packages()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.ranks,
-    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
-    pytest.mark.skipif(os.getuid() != 0, reason="nodes in namespaces of their own need root"),
-]
+pytestmark = LIVE
 
 
 @pytest.fixture(scope="module")

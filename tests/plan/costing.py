@@ -9,15 +9,6 @@ from aiftrain.run.layout import ParallelLayout
 from aiftrain.run.spec import RunSpec
 from tests.conftest import small_spec
 
-MODEL = {
-    "name": "small",
-    "vocab_size": 512,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_layers": 1,
-    "num_heads": 2,
-    "num_kv_heads": 1,
-}
 FACTORY: dict[str, Any] = {
     "name": "somewhere",
     "title": "A site",
@@ -46,7 +37,6 @@ def run(*, steps: int = 1000, save_every: int = 100, nodes: int = 1, **changes: 
     base: dict[str, Any] = {
         "factory": FACTORY,
         "hardware": HARDWARE,
-        "model": MODEL,
         "train": {
             "steps": steps,
             "sequence_length": 32,

@@ -16,16 +16,14 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 from tests.rigs.ceph_conf import CephPorts, ceph_conf
 from tests.rigs.certificates import Authority
-from tests.rigs.daemons import SYSTEM_PATH, Daemons, free_ports
+from tests.rigs.daemons import SYSTEM_PATH, Rig, free_ports
 
 Certificate = Literal["good", "expired", "wrong-name"]
 
@@ -63,37 +61,24 @@ class User:
     secret_key: str
 
 
-class CephRig:
+class CephRig(Rig):
     """A running Ceph. `endpoint` is its S3 gateway, `ca_file` signs its certificate, `users` are two."""
 
     def __init__(self, *, on_disk: bool = False, gib: int = 2) -> None:
-        self.state = Path(tempfile.mkdtemp(prefix="ceph-", dir="/tmp"))  # short: a socket's path has 108 bytes
+        super().__init__("ceph", "CEPH")
         self.ports = CephPorts(*free_ports(3))
         self.endpoint = f"https://localhost:{self.ports.gateway}"
         self.users = tuple(User(name, f"RIGKEY{name.upper()}0", f"hush-{uuid.uuid4().hex}") for name in "ab")
         self._on_disk, self._gib = on_disk, gib
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("CEPH")}
-        self._environ = inherited | {"PATH": SYSTEM_PATH}
-        self._daemons = Daemons(self.state / "logs", self._environ)
 
-    def __enter__(self) -> CephRig:
-        try:
-            self._write_files()
-            self._start_monitor()
-            self._start_osd()
-            self.start_gateway()
-            for user in self.users:
-                keys = (f"--access-key={user.access_key}", f"--secret-key={user.secret_key}")
-                self.admin("user", "create", f"--uid={user.name}", f"--display-name=user {user.name}", *keys)
-        except BaseException:
-            self._down()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._down()
+    def _start(self) -> None:
+        self._write_files()
+        self._start_monitor()
+        self._start_osd()
+        self.start_gateway()
+        for user in self.users:
+            keys = (f"--access-key={user.access_key}", f"--secret-key={user.secret_key}")
+            self.admin("user", "create", f"--uid={user.name}", f"--display-name=user {user.name}", *keys)
 
     @property
     def ca_file(self) -> Path:
@@ -193,7 +178,7 @@ class CephRig:
     def _call(self, *command: str | Path) -> str:
         answer = subprocess.run(
             [str(word) for word in command],
-            env=self._environ,
+            env=self.environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -202,10 +187,6 @@ class CephRig:
         if answer.returncode != 0:
             raise RuntimeError(f"{command[0]}: {answer.stderr}\n{self._daemons.last_words()}")
         return answer.stdout
-
-    def _down(self) -> None:
-        self._daemons.stop_all()
-        shutil.rmtree(self.state, ignore_errors=True)
 
 
 def main() -> int:

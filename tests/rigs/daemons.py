@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 _END_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # tests that are killed leave nothing behind
 _PATIENCE = 10.0  # seconds that a process is given to end by itself
@@ -20,7 +25,7 @@ class Daemons:
 
     def __init__(self, logs: Path, environ: Mapping[str, str]) -> None:
         logs.mkdir(parents=True, exist_ok=True)
-        self._logs, self._environ = logs, dict(environ)
+        self._logs, self._environ = logs, environ
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, *command: str | Path) -> int:
@@ -66,6 +71,39 @@ class Daemons:
     def last_words(self) -> str:
         logs = sorted(self._logs.glob("*.log"))
         return "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
+
+
+class Rig(ABC):
+    """A service of several processes, as a context manager: all of it is gone at the end, its `state` too.
+
+    `environ`: of its programs, without the variables whose names begin with one of `foreign`.
+    """
+
+    def __init__(self, name: str, *foreign: str) -> None:
+        self.state = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp"))  # short: a socket's path has 108 bytes
+        self.environ = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        self.environ["PATH"] = SYSTEM_PATH
+        self._daemons = Daemons(self.state / "logs", self.environ)
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._down()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._down()
+
+    @abstractmethod
+    def _start(self) -> None: ...
+
+    def _down(self) -> None:
+        self._daemons.stop_all()
+        shutil.rmtree(self.state, ignore_errors=True)
 
 
 def free_ports(count: int) -> list[int]:

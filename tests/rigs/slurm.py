@@ -12,13 +12,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
-from tests.rigs.daemons import SYSTEM_PATH, Daemons, free_ports
+from tests.rigs.daemons import SYSTEM_PATH, Rig, free_ports
 from tests.rigs.network import GATEWAY, Network, address, inside
 from tests.rigs.shape import Shape
 from tests.rigs.slurm_conf import Ports, gres_conf, sacctmgr_commands, slurm_conf, slurmdbd_conf
@@ -56,39 +54,27 @@ def missing_packages(*, accounting: bool = False) -> str | None:
     return f"apt-get install --no-install-recommends {' '.join(lacking)}" if lacking else None
 
 
-class SlurmRig:
+class SlurmRig(Rig):
     """A running Slurm, as a context manager. Programs find it by `environ`."""
 
     def __init__(self, shape: Shape, *, live: bool = False, accounting: bool = False) -> None:
+        super().__init__("slurm", "SLURM", "SBATCH")
+        self.environ["SLURM_CONF"] = str(self.state / "slurm.conf")
         self.shape, self._live, self._accounting = shape, live, accounting
-        self.state = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # short: a socket's path has 108 bytes
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH"))}
-        self.environ = inherited | {"PATH": SYSTEM_PATH, "SLURM_CONF": str(self.state / "slurm.conf")}
         controller, dbd, database, *nodes = free_ports(3 + (shape.nodes if live else 0))
         self._ports = Ports(controller, dbd, database, tuple(nodes))
-        self._daemons = Daemons(self.state / "logs", self.environ)
         self._network = Network()
 
-    def __enter__(self) -> SlurmRig:
-        try:
-            if self._live:
-                self._network.enter()
-            self._write_files()
-            self._start_munge()
-            if self._accounting:
-                self._start_accounting()
-            self._start_controller()
-            if self._live:
-                self._start_nodes()
-        except BaseException:
-            self._down()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._down()
+    def _start(self) -> None:
+        if self._live:
+            self._network.enter()
+        self._write_files()
+        self._start_munge()
+        if self._accounting:
+            self._start_accounting()
+        self._start_controller()
+        if self._live:
+            self._start_nodes()
 
     def call(self, *command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """One command against this Slurm, within a bounded time."""
@@ -223,9 +209,8 @@ class SlurmRig:
         return self.call("mariadb", "--no-defaults", f"--socket={endpoint}", f"--execute={text}").returncode == 0
 
     def _down(self) -> None:
-        self._daemons.stop_all()
+        super()._down()
         self._network.leave()
-        shutil.rmtree(self.state, ignore_errors=True)
 
 
 def _processes(*words: str) -> Iterator[int]:

@@ -15,9 +15,16 @@ from aiftrain.run.folder import RunFolder, read_lines
 from aiftrain.run.machine import Partition
 from tests.ranks.conftest import TINY
 from tests.rigs.shape import Shape
-from tests.rigs.slurm import SlurmRig
+from tests.rigs.slurm import SlurmRig, missing_packages
 
 CONF = Path(__file__).with_name("conf")
+MISSING = missing_packages()
+LIVE = [  # marks of tests that train on a live Slurm
+    pytest.mark.slow,
+    pytest.mark.ranks,
+    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
+    pytest.mark.skipif(os.getuid() != 0, reason="nodes in namespaces of their own need root"),
+]
 
 
 def live_shape(nodes: int) -> Shape:

@@ -14,7 +14,7 @@ from aiftrain.checkpoint.sealing.source import SealedSource, open_sealed
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.shards import CheckpointReader
 from aiftrain.checkpoint.stores.base import Store
-from aiftrain.checkpoint.verify import Fault, check_blocks
+from aiftrain.checkpoint.verify import Fault, check_contents
 from aiftrain.errors import DamagedError
 
 
@@ -56,8 +56,7 @@ class OpenedCheckpoint:
 
     def verify(self, progress: Progress = unwatched) -> list[Fault]:
         """Open every file, and compare its content with the manifest."""
-        faults = (check_blocks(self.blocks(record), record, progress) for record in self.manifest.files)
-        return [fault for fault in faults if fault is not None]
+        return check_contents(self.manifest.files, self.blocks, progress)
 
 
 def open_checkpoint(sealed: SealedCheckpoint, identities: Identities) -> OpenedCheckpoint:

@@ -22,6 +22,7 @@ from aiftrain.checkpoint.pipeline import ahead, digesting
 from aiftrain.checkpoint.progress import Progress, reading_back, unwatched
 from aiftrain.checkpoint.sealing.envelope import ENVELOPE, Envelope, SealedFile, stored_name
 from aiftrain.checkpoint.sealing.stream import seal_blocks
+from aiftrain.checkpoint.several import several
 from aiftrain.checkpoint.signing.bundle import SIGNATURE
 from aiftrain.checkpoint.sources import StoredSource
 from aiftrain.checkpoint.stores.base import Octets, Store
@@ -66,7 +67,7 @@ class SealedCheckpoint:
         It cannot tell what was sealed; `OpenedCheckpoint.verify` can.
         """
         place = self.envelope.context
-        faults = (stored_fault(self.store, place, file, progress) for file in self.envelope.files)
+        faults = several(lambda file: stored_fault(self.store, place, file, progress), self.envelope.files)
         return [fault for fault in faults if fault is not None]
 
     def source(self, file: SealedFile) -> StoredSource:

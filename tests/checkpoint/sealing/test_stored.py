@@ -24,7 +24,7 @@ from aiftrain.checkpoint.sealing.writing import UNFINISHED, seal_checkpoint
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.checkpoint.verify import checked
 from aiftrain.errors import DamagedError, MachineError, StoppedEarly, UserError
-from tests.checkpoint.conftest import flip, stop_after
+from tests.checkpoint.conftest import flip, let_decay, stop_after
 
 Save = Callable[[Catalog, int], Checkpoint]
 
@@ -145,13 +145,7 @@ def test_other_recipients_get_seals_of_their_own(
 def test_a_store_that_does_not_keep_what_it_is_given_gets_no_commit(
     catalog: Catalog, archive: Archive, save: Save, identities: Identities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = archive.store.write
-
-    def write_and_decay(name: str, *rest: object, **options: object) -> None:
-        write(name, *rest, **options)  # type: ignore[arg-type]
-        flip(Path(archive.store.address) / name)
-
-    monkeypatch.setattr(archive.store, "write", write_and_decay)
+    let_decay(archive.store, monkeypatch)
     with pytest.raises(MachineError, match="does not keep what it is given"):
         seal(save(catalog, 7), archive, identities.public)
     assert ENVELOPE not in names(archive, 7)

@@ -19,22 +19,12 @@ from aiftrain.checkpoint.stores.s3.store import S3Store
 from aiftrain.errors import AiftrainError, MachineError, UserError
 from aiftrain.run.storage import ArchiveSpec
 from tests.checkpoint.stores.test_s3 import noise, put
-from tests.rigs import ceph as rigs
 from tests.rigs.buckets import keys_of, new_bucket, open_store, service_of
-from tests.rigs.ceph import CephRig
+from tests.rigs.ceph import CephRig, Certificate
 from tests.rigs.daemons import free_ports
 from tests.rigs.network_faults import line_to
 
 MIB = 2**20
-
-
-@pytest.fixture(scope="module")
-def rig() -> Iterator[CephRig]:
-    """A store of this file's own: it is killed and frozen here."""
-    if missing := rigs.missing_packages():
-        pytest.skip(missing)
-    with CephRig() as own:
-        yield own
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +94,7 @@ def test_hosts_that_are_not_there(rig: CephRig, archive: ArchiveSpec) -> None:
 
 
 @contextmanager
-def certificate(rig: CephRig, name: rigs.Certificate) -> Iterator[None]:
+def certificate(rig: CephRig, name: Certificate) -> Iterator[None]:
     rig.use_certificate(name)
     try:
         yield

@@ -7,6 +7,7 @@ embedded in the resolved spec: who reads a run folder needs no configuration to 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -184,7 +185,8 @@ class StorageSpec(Strict):
 
     @model_validator(mode="after")
     def _archives_differ(self) -> StorageSpec:
-        addresses = [archive.address.rstrip("/") for archive in self.archives]
+        home = [str(Path(self.path).absolute())] if self.path else []
+        addresses = [*home, *(archive.address.rstrip("/") for archive in self.archives)]
         twice = next((address for address in addresses if addresses.count(address) > 1), None)
         if twice:
             raise ValueError(f"{twice} is named twice: a second copy in the same place is none")

@@ -70,6 +70,8 @@ def test_a_folder_of_ones_own_brings_services(tmp_path: Path) -> None:
         (("storage.archives=[s3://ovhcloud.bhs/bucket]",), "ovhcloud has no region 'bhs'\n      there are: gra, rbx"),
         (("storage.archives=s3://lumi-o/bucket",), "must be a list"),
         (("storage.archives=[here]",), "an archive is a folder"),
+        (("storage.archives=[/copies,/copies/]",), "/copies is named twice"),
+        (("storage.path=/home", "storage.archives=[/home]"), "/home is named twice"),
         (("storage=lumi-o",), "storage.bucket: has no value"),
         (("storage.bucket=mine",), "storage=local has no buckets\n      storage=NAME, one of: allas"),
         (("storage=lumi-o", "storage.bucket=Upper"), "an archive is a folder"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain, pairwise
 
 from aiftrain.errors import EXIT_OK, EXIT_RESUME, MachineError
 from aiftrain.run.folder import RunFolder, read_lines
@@ -35,14 +36,18 @@ def led_nowhere(folder: RunFolder, launcher: LauncherSpec, last: int) -> str:
 
 
 def progressed(folder: RunFolder, since: int) -> bool:
-    """Whether a start from number `since` on came further than all before it."""
+    """Whether a start from number `since` on came further than all before it, or resumed further on than the last.
+
+    The latter is progress below the furthest step: after a rollback, or where the newest checkpoint was damaged.
+    """
+    events = list(read_lines(folder.events))
+    saved = (event for event in events if event.get("event") == "saved")
     reached = {"before": 0, "since": 0}
-    saved = (event for event in read_lines(folder.events) if event.get("event") == "saved")
-    for source in (read_lines(folder.metrics), saved):
-        for record in source:
-            when = "before" if record.get("attempt", 0) < since else "since"
-            reached[when] = max(reached[when], record.get("step", 0))
-    return reached["since"] > reached["before"]
+    for record in chain(read_lines(folder.metrics), saved):
+        when = "before" if record.get("attempt", 0) < since else "since"
+        reached[when] = max(reached[when], record.get("step", 0))
+    resumed = (e["step"] for e in events if e.get("event") == "resume" and e.get("attempt", 0) >= since)
+    return reached["since"] > reached["before"] or any(before < after for before, after in pairwise(resumed))
 
 
 def starts_since_submission(folder: RunFolder, last: int) -> list[int]:

@@ -51,6 +51,22 @@ def test_a_new_step_or_a_new_checkpoint_starts_the_count_anew(run_folder: RunFol
         refuse_loop(run_folder, SLURM, 9)
 
 
+def test_steps_made_again_after_a_rollback_are_progress_as_long_as_they_are_kept(run_folder: RunFolder) -> None:
+    """Three jobs may be too short to come to where the run once was. Whoever resumes further on has come further."""
+    started(run_folder, 1, 9)
+    for attempt in (2, 3, 4):
+        append_line(run_folder.events, {"event": "resume", "step": attempt, "attempt": attempt})
+        started(run_folder, attempt, attempt + 1)
+        append_line(run_folder.events, {"event": "saved", "step": attempt + 1, "attempt": attempt})
+    refuse_loop(run_folder, SLURM, 5)
+    for attempt in (5, 6, 7):  # what they save is damaged each time
+        append_line(run_folder.events, {"event": "resume", "step": 5, "attempt": attempt})
+        started(run_folder, attempt, 6)
+        append_line(run_folder.events, {"event": "saved", "step": 6, "attempt": attempt})
+    with pytest.raises(MachineError, match="without a new step"):
+        refuse_loop(run_folder, SLURM, 8)
+
+
 def test_a_new_submission_starts_the_count_anew(run_folder: RunFolder) -> None:
     append_line(run_folder.jobs, {"job": "1", "submitted": 5.0})
     for attempt in (1, 2, 3):

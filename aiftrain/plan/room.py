@@ -38,10 +38,14 @@ def memory(spec: RunSpec, layout: ParallelLayout, precision: Precision) -> Memor
 
 
 def _traits(spec: RunSpec, precision: Precision) -> EngineTraits:
-    """The engine with the kernel of attention that it will find: train/kernels.py chooses it."""
+    """The engine with the kernel of attention that it will find: train/kernels.py chooses it.
+
+    NVIDIA's GPUs without bf16, V100 and older, are too old for flash attention (sm80 and up, torch's sdp_utils.cpp).
+    """
     if spec.hardware.is_cpu:
         return OURS_ON_CPU
-    flash = precision != "fp32" and spec.model.latent is None and spec.model.positions != "alibi"
+    computes = precision != "fp32" and spec.hardware.bf16
+    flash = computes and spec.model.latent is None and spec.model.positions != "alibi"
     wanted = spec.train.attention
     dense = wanted == "dense" or (wanted == "auto" and not flash and not spec.train.compile)
     return OURS_DENSE if dense else OURS

@@ -76,6 +76,7 @@ def test_activations_of_a_llama_8b_by_hand() -> None:
         (("train.precision=fp32", "train.compile=true"), False),
         (("train.attention=dense",), True),
         (("model=bloom-1.1b",), True),
+        (("factory=jeanzay-v100",), True),  # flash attention needs what came with bf16, the A100
     ],
 )
 def test_which_attention_the_plan_counts_with(overrides: tuple[str, ...], dense: bool) -> None:

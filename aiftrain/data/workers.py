@@ -54,13 +54,16 @@ class Workers:
         """The units in the order in which they are finished."""
         waiting = iter(units)
         with selectors.DefaultSelector() as selector:
-            for process in self._processes:
+            for process, unit in zip(self._processes, waiting, strict=False):
                 selector.register(_pipe(process.stdout), selectors.EVENT_READ, process)
-                self._give(process, next(waiting, None))
+                self._give(process, unit)
             while self._at_work:
                 for key, _ in selector.select():
                     yield self._finished(key.data)
-                    self._give(key.data, next(waiting, None))
+                    if more := next(waiting, None):
+                        self._give(key.data, more)
+                    else:
+                        selector.unregister(key.fileobj)  # nobody minds whether it lives
 
     def __enter__(self) -> Workers:
         return self
@@ -73,10 +76,9 @@ class Workers:
         for process in self._processes:
             process.communicate()
 
-    def _give(self, process: _Process, unit: NumberedUnit | None) -> None:
-        if unit is not None:
-            self._at_work[process.pid] = unit
-            _send(process, json.dumps(unit))
+    def _give(self, process: _Process, unit: NumberedUnit) -> None:
+        self._at_work[process.pid] = unit
+        _send(process, json.dumps(unit))
 
     def _finished(self, process: _Process) -> NumberedUnit:
         line = _pipe(process.stdout).readline()

@@ -56,8 +56,7 @@ def load_model(spec: RunSpec, checkpoint: Checkpoint) -> Decoder:
     phase = spec.timeline.after(checkpoint.step)
     model = Decoder(spec.model, sequence_length=phase.sequence_length).eval()
     model.set_positions(phase.sequence_length, phase.rope_theta)
-    reader = checkpoint.reader()
-    with torch.no_grad():
+    with checkpoint.reader() as reader, torch.no_grad():
         for name, parameter in model.named_parameters():
             values = reader.read(name, "weight", 0, parameter.numel())
             parameter.copy_(torch.from_numpy(values).view_as(parameter))

@@ -12,7 +12,6 @@ from aiftrain.train.preflight.finding import Finding, name_ranks
 from aiftrain.train.preflight.survey import DeviceSight, Sight
 
 _GIB = 2**30
-_STATE_BYTES = 12  # of a checkpoint, a parameter: fp32 weight and Adam's two moments
 _FEW_FILES = 10_000
 _LITTLE_ROOM = 1.0  # GiB: of temporary space for compilers, and of the memory that NCCL's ranks on one node share
 _NCCL_FAILS = 32 * 2**20  # bytes of shared memory: with Docker's 64 MiB, NCCL starts only just or not at all
@@ -118,13 +117,18 @@ def _room(of_node: Sequence[Sight], spec: RunSpec, layout: ParallelLayout) -> It
 
 
 def _checkpoints(sight: Sight, spec: RunSpec, layout: ParallelLayout) -> Iterator[Finding]:
-    folder, need = sight.folders[-2], _STATE_BYTES * spec.model.parameters
+    folder, need = sight.folders[-2], _least_bytes_each(spec) * spec.model.parameters
     if folder.free < need:
         found = f"{folder.free / _GIB:,.1f} GiB free at {folder.path}"
         yield _of(sight, "storage", found, f"room for a checkpoint, {need / _GIB:,.1f} GiB,", refuses=True)
     if folder.files is not None and folder.files < _FEW_FILES:
         found, fails = f"{folder.files:,} more files fit at {folder.path}", folder.files <= layout.world_size
         yield _of(sight, "storage", found, f"room for {_FEW_FILES:,}; a checkpoint has one a rank", refuses=fails)
+
+
+def _least_bytes_each(spec: RunSpec) -> int:
+    """Of a checkpoint, for a parameter: the fp32 weight, and what the optimizer keeps of each at least."""
+    return 4 * (1 + min(len(group.states) for group in spec.optimizer.groups))
 
 
 def _of(sight: Sight, about: str, found: str, expected: str, *, refuses: bool = False) -> Finding:

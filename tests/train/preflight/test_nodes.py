@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aiftrain.plan.spec import resolve
 from aiftrain.train.preflight.finding import Finding, as_event, grouped, refusal
 from aiftrain.train.preflight.nodes import judge_nodes
 from aiftrain.train.preflight.survey import DeviceSight, FolderSight, Sight
@@ -84,6 +85,20 @@ def test_room() -> None:
     [little] = judged(changed(sights(1), 0, shared_memory=GIB // 2), nodes=1)
     [none] = judged(changed(sights(1), 0, shared_memory=0), nodes=1)
     assert (little.refuses, none.refuses) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "bytes_each"),
+    [("adamw", 12), ("adamw ema_decay=0.9", 16), ("ademamix", 16), ("muon", 8)],  # of muon's matrices; of others 12
+)
+def test_room_is_for_what_the_optimizer_keeps(optimizer: str, bytes_each: int) -> None:
+    name, *changes = optimizer.split()
+    spec = resolve(["recipe=smoke", f"optimizer={name}", *(f"optimizer.{change}" for change in changes)])
+    need = bytes_each * spec.model.parameters
+    for free, found in ((need, []), (need - 1, ["storage"])):
+        folders = [FolderSight("/scratch", size, None, True) for size in (10**15, free, 10**15)]
+        seen = changed(sights(1), 0, folders=folders)
+        assert [each.about for each in judge_nodes(seen, spec, gpu_layout(1)) if each.about == "storage"] == found
 
 
 def test_the_same_thing_on_many_nodes_is_told_once() -> None:

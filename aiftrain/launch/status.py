@@ -15,7 +15,8 @@ from aiftrain.errors import EXIT_OK, EXIT_RESUME, AiftrainError, MachineError, U
 from aiftrain.launch.here import where_it_runs
 from aiftrain.launch.jobs import SCHEDULERS, UNKNOWN, Job, job_numbers, look_up, newest
 from aiftrain.launch.outcome import judge
-from aiftrain.report.progress import Event, Progress, describe
+from aiftrain.report.events import Event, describe
+from aiftrain.report.progress import Progress
 from aiftrain.run.folder import RunFolder, read_lines
 from aiftrain.run.layout import Execution
 from aiftrain.run.spec import RunSpec

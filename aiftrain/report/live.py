@@ -15,8 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from aiftrain.report.events import describe
 from aiftrain.report.metrics import TrainRecord
-from aiftrain.report.progress import Progress, describe
+from aiftrain.report.progress import Progress
 from aiftrain.run.folder import RunFolder
 
 _LOOK_EVERY = 0.25  # seconds

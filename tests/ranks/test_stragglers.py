@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aiftrain.report.progress import describe
+from aiftrain.report.events import describe
 from aiftrain.run.folder import RunFolder
 from tests.ranks.conftest import Nursery, events, losses
 

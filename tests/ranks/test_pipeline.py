@@ -24,11 +24,12 @@ pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]
 
 PP = ("parallelism=pp", "model.num_layers=3", "model.tie_embeddings=true", "train.micro_batch=1")
+AVERAGED = ("optimizer.ema_decay=0.8", "train.evaluate_average=true")
 
 
 @pytest.fixture(scope="module")
 def straight(nursery: Nursery, new_run: NewRun) -> RunFolder:
-    folder = new_run(*PP, "storage.keep_last=10")
+    folder = new_run(*PP, *AVERAGED, "storage.keep_last=10")
     started = nursery.start(folder, 2)
     assert started.wait() == [0, 0], started.log()
     return folder
@@ -46,13 +47,15 @@ def straight(nursery: Nursery, new_run: NewRun) -> RunFolder:
 def test_any_other_layout_goes_on(
     nursery: Nursery, new_run: NewRun, straight: RunFolder, layout: str, ranks: int
 ) -> None:
-    moved = new_run(*PP, *layout.split(), ranks=ranks)
+    moved = new_run(*PP, *AVERAGED, *layout.split(), ranks=ranks)
     shutil.copytree(straight.checkpoints / "step-00000010", moved.checkpoints / "step-00000010")
     started = nursery.start(moved, ranks)
     assert started.wait() == [0] * ranks, started.log()
     here, there = losses(straight), losses(moved)
     assert set(there) == set(range(11, 21))
     assert max(abs(there[step] - here[step]) / here[step] for step in there) < 1e-5
+    averaged = (losses(folder, "validation_average")[20] for folder in (straight, moved))
+    assert next(averaged) == pytest.approx(next(averaged), rel=1e-5)
 
 
 @pytest.mark.slow
@@ -77,7 +80,7 @@ def test_bf16_weights_with_fp32_masters(nursery: Nursery, new_run: NewRun) -> No
 
 
 def test_sigterm_to_one_stage_saves_and_ends_all(nursery: Nursery, new_run: NewRun, straight: RunFolder) -> None:
-    stopped = new_run(*PP, "storage.keep_last=10")
+    stopped = new_run(*PP, *AVERAGED, "storage.keep_last=10")
     ranks = nursery.start(stopped, 2)
     ranks.until(lambda: 6 in losses(stopped))
     os.kill(ranks.pids[1], signal.SIGTERM)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,13 @@ class PipelinedEngine(Engine):
 
     def resumed(self, optimizer_steps: int) -> None:
         super().resumed(optimizer_steps)
+        self._share_tied()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        with super().averaged():
+            self._share_tied()
+            yield
         self._share_tied()
 
     def _passes(self, batches: Sequence[Batch], scale: float) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from aiftrain.plan.groups import Groups
 from aiftrain.run.memory import total_memory
 from aiftrain.run.process import usable_cores
+from aiftrain.run.reading import text_of
 
 LOCAL = "local"
 
@@ -50,7 +51,7 @@ def find_factory(
 
 
 def _cluster_name(slurm_conf: Path) -> str | None:
-    text = _read(slurm_conf)
+    text = text_of(slurm_conf)
     found = re.search(r"^\s*ClusterName\s*=\s*(\S+)", text, re.IGNORECASE | re.MULTILINE)
     return found[1] if found else None
 
@@ -61,12 +62,5 @@ def _memory_gib() -> float | None:
 
 
 def _cpu_flags() -> set[str]:
-    found = re.search(r"^flags\s*:(.*)$", _read(Path("/proc/cpuinfo")), re.MULTILINE)
+    found = re.search(r"^flags\s*:(.*)$", text_of(Path("/proc/cpuinfo")), re.MULTILINE)
     return set(found[1].split()) if found else set()
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

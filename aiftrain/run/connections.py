@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiftrain.run.nodes import Address, parse_address
+from aiftrain.run.reading import text_of
 
 _PROC = Path("/proc")
 _TABLES = ("tcp", "tcp6", "udp", "udp6")
@@ -64,7 +65,7 @@ class Family:
 
 def name_of(process: int) -> str:
     """What the kernel calls a process: its program's name, at most 15 characters."""
-    return _text(_PROC / str(process) / "comm").strip() or "gone"
+    return text_of(_PROC / str(process) / "comm").strip() or "gone"
 
 
 def _children(process: int) -> list[int]:
@@ -72,13 +73,13 @@ def _children(process: int) -> list[int]:
     return [
         int(child)
         for thread in _names(_PROC / str(process) / "task")
-        for child in _text(_PROC / str(process) / "task" / thread / "children").split()
+        for child in text_of(_PROC / str(process) / "task" / thread / "children").split()
     ]
 
 
 def _began(process: int) -> str:
     """Number 22 of stat: with it a number that was given to another process is told apart."""
-    fields = _text(_PROC / str(process) / "stat").rpartition(")")[2].split()
+    fields = text_of(_PROC / str(process) / "stat").rpartition(")")[2].split()
     return fields[19] if fields else ""
 
 
@@ -123,10 +124,6 @@ def _names(folder: Path) -> list[str]:
         return os.listdir(folder)  # noqa: PTH208
     except OSError:
         return []  # ended meanwhile, or another user's
-
-
-def _text(file: Path) -> str:
-    return _octets(file).decode(errors="replace")
 
 
 def _octets(file: Path) -> bytes:

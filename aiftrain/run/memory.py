@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiftrain.run.reading import text_of
+
 MAY_TAKE = 0.8  # of what is available, for a copy of the state: training goes on meanwhile, and may want some more
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -39,7 +41,7 @@ def _room_in(group: _Group) -> int | None:
     limit, used = _number(group.limit), _number(group.used)
     if limit is None or used is None:
         return None
-    found = re.search(rf"^{group.inactive} (\d+)", _read(group.statistics), re.MULTILINE)
+    found = re.search(rf"^{group.inactive} (\d+)", text_of(group.statistics), re.MULTILINE)
     return limit - used + (int(found[1]) if found else 0)
 
 
@@ -53,24 +55,17 @@ def _groups() -> Iterator[_Group]:
 
 
 def _around(root: Path, line: str) -> list[Path]:
-    found = re.search(line, _read(Path("/proc/self/cgroup")), re.MULTILINE)
+    found = re.search(line, text_of(Path("/proc/self/cgroup")), re.MULTILINE)
     group = root / found[1] if found else root
     return [group, *(folder for folder in group.parents if folder.is_relative_to(root))]
 
 
 def _of_meminfo(key: str) -> int | None:
-    found = re.search(rf"^{key}:\s+(\d+) kB", _read(Path("/proc/meminfo")), re.MULTILINE)
+    found = re.search(rf"^{key}:\s+(\d+) kB", text_of(Path("/proc/meminfo")), re.MULTILINE)
     return int(found[1]) * 1024 if found else None
 
 
 def _number(file: Path) -> int | None:
     """A file's number; None where it has none, or says `max`."""
-    text = _read(file).strip()
+    text = text_of(file).strip()
     return int(text) if text.isdigit() else None
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

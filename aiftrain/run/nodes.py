@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aiftrain.run.hostlist import expand
+from aiftrain.run.reading import text_of
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -27,8 +28,8 @@ def parse_address(text: str) -> Address | None:
 
 def own_addresses(proc: Path = Path("/proc")) -> frozenset[Address]:
     """The addresses of this machine's interfaces, as the kernel lists them (proc_pid_net(5)); loopback is left out."""
-    v4 = _LOCAL_IPV4.findall(_read(proc / "net/fib_trie"))
-    v6 = [str(ipaddress.IPv6Address(int(line[:32], 16))) for line in _read(proc / "net/if_inet6").splitlines()]
+    v4 = _LOCAL_IPV4.findall(text_of(proc / "net/fib_trie"))
+    v6 = [str(ipaddress.IPv6Address(int(line[:32], 16))) for line in text_of(proc / "net/if_inet6").splitlines()]
     return frozenset(address for text in (*v4, *v6) if (address := parse_address(text)) and not address.is_loopback)
 
 
@@ -39,20 +40,13 @@ def job_names(environ: Mapping[str, str] = os.environ) -> frozenset[str]:
     """
     names = {socket.gethostname(), "localhost", environ.get("MASTER_ADDR", "")}
     suffix = environ.get("AIFTRAIN_SUFFIX", "")
-    for node in expand(environ.get("SLURM_JOB_NODELIST", "")) + _read(Path(environ.get("PBS_NODEFILE", ""))).split():
+    for node in expand(environ.get("SLURM_JOB_NODELIST", "")) + text_of(Path(environ.get("PBS_NODEFILE", ""))).split():
         names |= {node, node + suffix}
     return frozenset(name.lower() for name in names if name)
 
 
 def name_servers(file: Path = Path("/etc/resolv.conf")) -> frozenset[Address]:
     """Those that this machine asks for the addresses of names (resolv.conf(5))."""
-    lines = (line.split() for line in _read(file).splitlines())
+    lines = (line.split() for line in text_of(file).splitlines())
     servers = (parse_address(line[1]) for line in lines if len(line) > 1 and line[0] == "nameserver")
     return frozenset(server for server in servers if server)
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="ascii")
-    except (OSError, ValueError):
-        return ""  # hidden from this user, or none at all

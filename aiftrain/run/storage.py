@@ -28,8 +28,8 @@ _COUNTRY = re.compile("[A-Z]{2}")
 class ServiceLimits(Strict):
     """What a service takes. None: nobody documents it, and the limits of S3 itself are kept to.
 
-    `conditional_write`: it refuses to overwrite where it is asked to (If-None-Match), for an object that is sent in
-    one piece, and in parts. `object_lock`: offered, or without effect though its calls succeed.
+    `conditional_write`: it refuses to overwrite where it is asked to (If-None-Match). `object_lock`: offered, or
+    without effect though its calls succeed.
     """
 
     max_parts: int | None = Field(None, ge=1)  # of one object
@@ -39,7 +39,6 @@ class ServiceLimits(Strict):
     max_buckets: int | None = Field(None, ge=1)  # of one project
     quota_gb: float | None = Field(None, gt=0)  # 10^9 bytes of one project, before it asks for more
     conditional_write: bool | None = None
-    conditional_parts: bool | None = None
     object_lock: Literal["offered", "no-effect"] | None = None
 
 

@@ -15,6 +15,7 @@ import torch
 
 from aiftrain.run.machine import Hardware
 from aiftrain.run.rank import Rank
+from aiftrain.run.reading import text_of
 from aiftrain.train.preflight.finding import runs_of
 
 NETWORK_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "NCCL_IB_HCA", "NCCL_IB_DISABLE")
@@ -81,7 +82,7 @@ def look(rank: Rank, hardware: Hardware, folders: list[Path], environ: Mapping[s
         local_rank=rank.local_rank,
         host=socket.gethostname(),
         cores=runs_of(os.sched_getaffinity(0)),
-        online=_read(_SYS / "devices/system/cpu/online"),
+        online=text_of(_SYS / "devices/system/cpu/online").strip(),
         numa=numa_domains(_SYS),
         interfaces=interfaces(_SYS),
         cards=cards(_SYS),
@@ -96,7 +97,7 @@ def look(rank: Rank, hardware: Hardware, folders: list[Path], environ: Mapping[s
 def numa_domains(sys: Path) -> dict[str, str]:
     """Domain -> its cores; those that have none, such as a GPU's memory, are left out."""
     files = sorted(sys.glob("devices/system/node/node[0-9]*/cpulist"))
-    found = {file.parent.name.removeprefix("node"): _read(file) for file in files}
+    found = {file.parent.name.removeprefix("node"): text_of(file).strip() for file in files}
     return {domain: cores for domain, cores in found.items() if cores}
 
 
@@ -106,7 +107,7 @@ def interfaces(sys: Path, names: Iterable[str] | None = None) -> dict[str, str]:
     The names are the kernel's word to this process: /sys may be that of another network namespace.
     """
     there = [name for _, name in socket.if_nameindex()] if names is None else names
-    return {name: _read(sys / "class/net" / name / "operstate") or "unknown" for name in there}
+    return {name: text_of(sys / "class/net" / name / "operstate").strip() or "unknown" for name in there}
 
 
 def cards(sys: Path) -> dict[str, str]:
@@ -116,12 +117,12 @@ def cards(sys: Path) -> dict[str, str]:
 
 def device_numa(sys: Path, address: str) -> int | None:
     """The NUMA domain that a device hangs on; None where the firmware does not tell (-1) or there is no such device."""
-    text = _read(sys / "bus/pci/devices" / address / "numa_node")
+    text = text_of(sys / "bus/pci/devices" / address / "numa_node").strip()
     return int(text) if text.isdecimal() else None
 
 
 def _port_state(card: Path) -> str:
-    states = [_read(port).partition(":")[2].strip() for port in card.glob("ports/*/state")]  # 4: ACTIVE
+    states = [text_of(port).partition(":")[2].strip() for port in card.glob("ports/*/state")]  # 4: ACTIVE
     return "ACTIVE" if "ACTIVE" in states else next(iter(states), "without a port")
 
 
@@ -156,7 +157,7 @@ def device_address(properties: Any) -> str:
 
 
 def _memory_available() -> float | None:
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", _read(Path("/proc/meminfo")), re.MULTILINE)
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", text_of(Path("/proc/meminfo")), re.MULTILINE)
     return int(found[1]) * 1024 / _GIB if found else None
 
 
@@ -174,10 +175,3 @@ def _free(folder: Path) -> int:
     except OSError:
         return 0
     return status.f_bavail * status.f_frsize
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

@@ -15,10 +15,10 @@ from aiftrain.run.corpus import DataSpec
 from aiftrain.run.layout import Execution, ParallelLayout, make_layout
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
+from aiftrain.run.optimizer import OptimizerSpec
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import (
     LauncherSpec,
-    OptimizerSpec,
     ParallelSpec,
     RunSpec,
     StorageSpec,

@@ -1,4 +1,4 @@
-"""The optimizers beside AdamW: their settings, and what each keeps of every parameter.
+"""The optimizer of a run and its learning-rate schedule: settings, and what it keeps of every parameter.
 
 The planner counts bytes by it and a rank builds its optimizer by it; checkpoints take whatever states there are.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aiftrain.run.base import Strict
 
@@ -63,3 +63,48 @@ def parameter_groups(
     if muon:
         return ParameterGroup(("matrix",), True, (MOMENTUM, *more)), ParameterGroup(("table",), True, adam), vectors
     return ParameterGroup(("matrix", "table"), True, adam), vectors
+
+
+class OptimizerSpec(Strict):
+    """The optimizer, AdamW where nothing else is named, and its learning-rate schedule.
+
+    `warmup_steps` of linear rise, then `schedule`: `cosine` falls to `min_lr_ratio * lr` at the end;
+    `wsd` holds lr and falls to `min_lr_ratio * lr` over the last `decay_fraction` of all steps (warm-up, stable,
+    decay: arXiv 2404.06395), linearly or as 1 - sqrt (arXiv 2405.18392); `constant` holds it.
+    """
+
+    name: str
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    grad_clip: float = Field(1.0, ge=0)  # global norm; 0: none
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    decay_fraction: float = Field(0.2, ge=0, le=1)
+    decay_shape: Literal["linear", "1-sqrt"] | None = None  # of wsd; None: linear
+    min_lr_ratio: float = Field(0.1, ge=0, le=1)
+    ademamix: AdemamixSpec | None = None
+    muon: MuonSpec | None = None
+    ema_decay: float | None = Field(None, gt=0, lt=1)  # a step, of an average of the weights; None: no average
+
+    @property
+    def groups(self) -> tuple[ParameterGroup, ...]:
+        """The parameter groups, in the optimizer's order, and what it keeps of their elements."""
+        return parameter_groups(self.ademamix, self.muon, average=self.ema_decay is not None)
+
+    @model_validator(mode="after")
+    def _one_optimizer(self) -> OptimizerSpec:
+        if self.ademamix and self.muon:
+            raise ValueError("optimizer.ademamix and optimizer.muon are two optimizers: set one of them to null")
+        return self
+
+    def decay_steps(self, steps: int) -> int:
+        """How many of `steps` steps `wsd` decays over."""
+        return max(1, round(self.decay_fraction * steps))
+
+    def decay_begins(self, steps: int) -> int | None:
+        """The first of `steps` steps whose rate is below the peak, once it is warm; None: there is none."""
+        if self.schedule == "constant":
+            return None
+        return self.warmup_steps + 1 if self.schedule == "cosine" else steps - self.decay_steps(steps)

@@ -15,7 +15,7 @@ from aiftrain.run.guard import GuardSpec
 from aiftrain.run.init_from import InitSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
-from aiftrain.run.optimizer import AdemamixSpec, MuonSpec, ParameterGroup, parameter_groups
+from aiftrain.run.optimizer import OptimizerSpec
 from aiftrain.run.policy import PolicySpec
 from aiftrain.run.precision import LossScaleSpec
 from aiftrain.run.precision import Precision as Precision
@@ -82,51 +82,6 @@ class ParallelSpec(Strict):
         """The ZeRO stage. The planner decides an `auto` before anything asks for it."""
         assert self.zero_stage is not None
         return self.zero_stage
-
-
-class OptimizerSpec(Strict):
-    """The optimizer, AdamW where nothing else is named, and its learning-rate schedule.
-
-    `warmup_steps` of linear rise, then `schedule`: `cosine` falls to `min_lr_ratio * lr` at the end;
-    `wsd` holds lr and falls to `min_lr_ratio * lr` over the last `decay_fraction` of all steps (warm-up, stable,
-    decay: arXiv 2404.06395), linearly or as 1 - sqrt (arXiv 2405.18392); `constant` holds it.
-    """
-
-    name: str
-    lr: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
-    grad_clip: float = Field(1.0, ge=0)  # global norm; 0: none
-    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    warmup_steps: int = Field(0, ge=0)
-    decay_fraction: float = Field(0.2, ge=0, le=1)
-    decay_shape: Literal["linear", "1-sqrt"] | None = None  # of wsd; None: linear
-    min_lr_ratio: float = Field(0.1, ge=0, le=1)
-    ademamix: AdemamixSpec | None = None
-    muon: MuonSpec | None = None
-    ema_decay: float | None = Field(None, gt=0, lt=1)  # a step, of an average of the weights; None: no average
-
-    @property
-    def groups(self) -> tuple[ParameterGroup, ...]:
-        """The parameter groups, in the optimizer's order, and what it keeps of their elements."""
-        return parameter_groups(self.ademamix, self.muon, average=self.ema_decay is not None)
-
-    @model_validator(mode="after")
-    def _one_optimizer(self) -> OptimizerSpec:
-        if self.ademamix and self.muon:
-            raise ValueError("optimizer.ademamix and optimizer.muon are two optimizers: set one of them to null")
-        return self
-
-    def decay_steps(self, steps: int) -> int:
-        """How many of `steps` steps `wsd` decays over."""
-        return max(1, round(self.decay_fraction * steps))
-
-    def decay_begins(self, steps: int) -> int | None:
-        """The first of `steps` steps whose rate is below the peak, once it is warm; None: there is none."""
-        if self.schedule == "constant":
-            return None
-        return self.warmup_steps + 1 if self.schedule == "cosine" else steps - self.decay_steps(steps)
 
 
 class TrainSpec(Strict):

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from aiftrain.data.batches import Batch
 from aiftrain.run.layout import Execution, ParallelLayout
-from aiftrain.run.spec import Recompute, RunSpec
+from aiftrain.run.spec import RunSpec
 from aiftrain.run.timeline import Phase
-from aiftrain.train import fragments, loss
+from aiftrain.train import fragments
 from aiftrain.train.clip import clip_gradients
+from aiftrain.train.compiling import compile_layers, compile_model
 from aiftrain.train.expert_groups import introduce_experts
 from aiftrain.train.experts import passed_by
 from aiftrain.train.fp8 import use_fp8
@@ -66,7 +67,7 @@ class Engine:
         self.attention = choose(Site.of(spec, precision, device), spec.train.attention)
         model.kernel = self.attention.kernel
         if spec.train.compile:
-            _compile(model, spec.train.recompute)
+            compile_model(model, spec.train.recompute)
         introduce_experts(model, mesh, self.layout.zero_stage)
         self._compiled, self._recompute = spec.train.compile, spec.train.recompute
         self._positions: tuple[int, float] | None = None
@@ -96,7 +97,7 @@ class Engine:
         if phase.recompute != self._recompute:
             self.model.run_layer = runner(phase.recompute)
             if self._compiled:
-                _compile_layers(self.model, phase.recompute)
+                compile_layers(self.model, phase.recompute)
             self._recompute = phase.recompute
 
     def step(self, batches: Sequence[Batch], lr: float, tokens: float, loss_scale: float = 1.0) -> tuple[float, float]:
@@ -284,22 +285,3 @@ def _cut_up(config: dict[str, Any], unit: ModelParallelUnit | None) -> AbstractC
         data_parallel_group=group, config_dict_or_path=config, mpu=unit
     )
     return sharing
-
-
-def _compile(model: Decoder, recompute: Recompute) -> None:
-    _compile_layers(model, recompute)
-    loss.loss_and_gradient = torch.compile(loss.loss_and_gradient)
-
-
-def _compile_layers(model: Decoder, recompute: Recompute) -> None:
-    """Compile one layer and use it for all: their code is the same, so the wait is one layer's.
-
-    To selective recomputation a compiled layer would be a single operator; there the two are compiled together.
-    """
-    for name, layer in model.layers.items():
-        if recompute == "selective" and model.recomputes(name):
-            layer._compiled_call_impl = None  # of a stage before
-        else:
-            layer.compile()
-    if recompute == "selective":
-        model.run_layer = torch.compile(model.run_layer)

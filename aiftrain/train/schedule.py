@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from aiftrain.run.spec import OptimizerSpec, RunSpec
+from aiftrain.run.optimizer import OptimizerSpec
+from aiftrain.run.spec import RunSpec
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from aiftrain.run.base import Provenance
 from aiftrain.run.corpus import DataSpec
 from aiftrain.run.machine import Factory, Hardware
 from aiftrain.run.model import ModelSpec
+from aiftrain.run.optimizer import OptimizerSpec
 from aiftrain.run.policy import PolicySpec
-from aiftrain.run.spec import LauncherSpec, OptimizerSpec, ParallelSpec, StorageSpec, TrackingSpec
+from aiftrain.run.spec import LauncherSpec, ParallelSpec, StorageSpec, TrackingSpec
 from aiftrain.run.storage import ServiceSpec
 from aiftrain.shipped import conf_dir, recipes_dir
 

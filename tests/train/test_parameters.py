@@ -7,7 +7,7 @@ import torch
 
 from aiftrain.plan.parameters import Shares, expert_sizes, tensor_sizes
 from aiftrain.run.model import ModelSpec
-from aiftrain.run.spec import OptimizerSpec
+from aiftrain.run.optimizer import OptimizerSpec
 from aiftrain.train.mesh import Axis, Mesh
 from aiftrain.train.model import Decoder
 from aiftrain.train.optimizers.build import build

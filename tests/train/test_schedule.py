@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiftrain.plan.spec import resolve
-from aiftrain.run.spec import OptimizerSpec
+from aiftrain.run.optimizer import OptimizerSpec
 from aiftrain.run.training_stages import StageSpec
 from aiftrain.train.schedule import Schedule
 

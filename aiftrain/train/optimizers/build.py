@@ -8,8 +8,7 @@ from typing import Any
 from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 
 from aiftrain.run.model import ModelSpec
-from aiftrain.run.optimizer import MOMENTUM
-from aiftrain.run.spec import OptimizerSpec
+from aiftrain.run.optimizer import MOMENTUM, OptimizerSpec
 from aiftrain.train.expert_groups import with_expert_groups
 from aiftrain.train.fragments import Slot, holdings
 from aiftrain.train.model import Decoder, full_shapes, kind_of

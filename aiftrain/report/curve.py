@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aiftrain.errors import MachineError, UserError
+from aiftrain.errors import UserError
 from aiftrain.report.metrics import Metrics, read_metrics
+from aiftrain.report.picture import new_figure, plain, save
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.process import has_package
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _SMOOTH_OVER = 40  # the running mean covers a 40th of the run
 _MOST_POINTS = 4000  # more cannot be told apart at this size
-_TRAIN, _UNIGRAM, _FRAME = "#1f5fa8", "#8a8a8a", "#bbbbbb"
+_TRAIN, _UNIGRAM = "#1f5fa8", "#8a8a8a"
 
 
 def draw(folder: RunFolder) -> Path:
@@ -38,7 +39,7 @@ def draw(folder: RunFolder) -> Path:
     _plot_validation(axes, metrics)
     _plot_unigram(axes, folder)
     axes.legend(frameon=False, fontsize=9, ncols=1 + len(axes.lines) // 12)  # many languages need columns
-    _save(figure, folder.picture)
+    save(figure, folder.picture)
     return folder.picture
 
 
@@ -66,20 +67,12 @@ def unigram_loss(folder: RunFolder) -> float | None:
 
 
 def _canvas(folder: RunFolder) -> tuple[Figure, Axes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 4.5)
     axes = figure.add_subplot()
+    plain(axes)
     axes.set_title(folder.read_spec().recipe, loc="left", fontsize=12)
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats per token)")
-    axes.grid(color="#eeeeee")
-    axes.set_axisbelow(True)
-    axes.tick_params(color=_FRAME)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_FRAME)
     return figure, axes
 
 
@@ -109,12 +102,3 @@ def _plot_unigram(axes: Axes, folder: RunFolder) -> None:
     loss = unigram_loss(folder)
     if loss is not None:
         axes.axhline(loss, color=_UNIGRAM, linestyle="--", linewidth=1, label=f"unigram model ({loss:.2f})")
-
-
-def _save(figure: Figure, picture: Path) -> None:
-    try:
-        part = picture.with_name(picture.name + ".part")
-        figure.savefig(part, format="png", dpi=150)
-        part.replace(picture)
-    except OSError as error:
-        raise MachineError(f"cannot write {picture}: {error.strerror}") from error

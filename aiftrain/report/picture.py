@@ -1,4 +1,4 @@
-"""Pictures of plans: where one may be written, and the plain axes that all of them share."""
+"""Pictures: where one may be written, and the plain axes that all of them share."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def _show(spec: RunSpec, plan: LaunchPlan, console: Console) -> None:
         *_memory_rows(plan),
         *_traffic_rows(plan),
         *_rate_rows(plan.prediction),
-        *_job_rows(spec, estimate),
+        *_job_rows(estimate),
         ("leaves", f"{'; '.join(leaves(spec)) or 'nothing'} (policy={spec.policy.name})"),
     ]
     output.show(output.facts(rows), console)
@@ -197,7 +197,7 @@ def _rate_rows(prediction: Prediction) -> Iterator[tuple[str, str]]:
     yield from rows(prediction.cost)
 
 
-def _job_rows(spec: RunSpec, estimate: Estimate) -> Iterator[tuple[str, str]]:
+def _job_rows(estimate: Estimate) -> Iterator[tuple[str, str]]:
     if estimate.partition is None:
         return
     limit = f", at most {estimate.time_limit} a job" if estimate.time_limit else ""

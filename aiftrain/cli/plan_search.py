@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SHOWN = 5  # layouts in the table
 _SEEN = 0.0005  # a smaller effect would read 0.0%
 # The keys that a search decides, and those that one over nodes decides besides.
-_SEARCHED = ("parallelism", "train.micro_batch", "train.recompute")
+_SEARCHED = ("parallelism", "train.micro_batch", "train.recompute", "train.recompute_every")
 _NODES = ("nodes", "launcher.partition", "launcher.qos")
 
 
@@ -136,6 +136,7 @@ def _command(overrides: Sequence[str], winner: Candidate, spec: RunSpec, goal: G
         *words_of(winner.spec.parallelism),
         f"train.micro_batch={layout.micro_batch}",
         f"train.recompute={layout.recompute}",
+        *([f"train.recompute_every={layout.recompute_every}"] if layout.recompute_every > 1 else []),
     ]
     if goal:
         words = [f"nodes={spec.nodes}", *queue_words(winner.spec), *words]

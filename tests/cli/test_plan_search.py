@@ -66,6 +66,17 @@ def test_the_command_it_ends_with_takes_the_best_layout(capsys: pytest.CaptureFi
     assert layout.nodes == found["nodes"]
 
 
+def test_layers_between_are_no_part_of_the_command_where_nothing_is_computed_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["plan", "recipe=eu-llm-1b", "factory=lumi", "nodes=16", "train.recompute=full", "train.recompute_every=2"]
+    found = document([*words, "--search"], capsys)
+    layout = make_layout(resolve(shlex.split(found["command"])[3:]))
+    assert isinstance(layout, ParallelLayout)
+    assert (layout.recompute, layout.recompute_every) == ("none", 1)
+    assert layout.model_dump(mode="json") == found["candidates"][0]["layout"]
+
+
 def test_json_has_every_layout_and_every_number_of_nodes(capsys: pytest.CaptureFixture[str]) -> None:
     found = document([*SEVEN, "--search", "--budget", "330_000"], capsys)
     others = {"zero1 tp2", "zero1 tp8 pp2", "zero3 sp2", "zero3 group8"}

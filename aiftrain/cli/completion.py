@@ -64,14 +64,14 @@ compdef _aiftrain_complete python python3 aiftrain
 _SHELLS = {"bash": _BASH, "zsh": _ZSH}
 _OPTIONS = ("--json", "--multirun", "--cfg", "--resolve", "--help")
 _OF_PLAN = ("--search", "--deadline", "--budget", "--cheapest", "--compare", "--picture", "--points", "--calibrate")
-_SHOWN = ("factories", "hardware", "recipes")
+_SHOWN = tuple(verb.name for verb in BY_NAME.values() if verb.module == "shelves")
 _ACTIONS = {
     "data": ("prepare", "inspect"),
     "checkpoints": tuple(CHECKPOINT_ACTIONS),
     "keys": ("new", "show"),
     "env": ("lock", "diff", "wheelhouse", "pack"),
 }
-_OF_A_RUN = ("status", "watch", "logs", "cancel", "ship", "egress")
+_OF_A_RUN = tuple(verb.name for verb in BY_NAME.values() if verb.usage.removeprefix("[").startswith("RUN"))
 
 
 def run_completion(words: list[str]) -> int:
@@ -127,7 +127,7 @@ def _runs() -> Iterator[str]:
 
 def _shown(verb: str, typed: list[str]) -> Iterator[str]:
     group = {"factories": "factory", "recipes": "recipe"}.get(verb, verb)
-    yield from Groups().choices(group) if typed[-1] == "show" else ["show"]
+    yield from Groups().choices(group) if typed[-1] == "show" else ["show", *(["check"] if verb == "storage" else [])]
 
 
 def _overrides(current: str) -> Iterator[str]:

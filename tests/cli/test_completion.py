@@ -40,6 +40,8 @@ from tests.cli.program import ROOT
         ("aiftrain checkpoints v", ["verify"]),
         ("aiftrain hardware ", ["show"]),
         ("aiftrain hardware show mi2", ["mi250x"]),
+        ("aiftrain storage ", ["check", "show"]),
+        ("aiftrain storage show lum", ["lumi-o"]),
         ("aiftrain plan --j", ["--json"]),
         ("aiftrain plan 'recipe=smo", []),
     ],
@@ -71,6 +73,17 @@ SHELLS = {
     "bash": ["bash", "--norc", "--noprofile", "-i"],
     "zsh": ["zsh", "-f", "-i"],
 }
+
+
+@pytest.mark.parametrize("verb", ["status", "watch", "profile", "logs", "cancel", "ship", "egress", "sample"])
+def test_a_verb_that_takes_a_run_offers_those_that_are_here(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path("runs", "smoke", "0123456789ab")
+    (tmp_path / run).mkdir(parents=True)
+    (tmp_path / run / "run.json").touch()
+    monkeypatch.chdir(tmp_path)
+    assert offers(f"aiftrain {verb} ") == [str(run)]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -38,14 +38,20 @@ class Sampler:
         threading.Thread(target=self._watch, name="egress", daemon=True).start()
 
     def look(self) -> None:
-        """Note who is connected now."""
+        """Note who is connected now. MachineError where that cannot be written; who is forbidden is told before."""
+        unwritten: MachineError | None = None
         for connection in self._family.connections():
             rule = self._rule(connection)
             contact = self._contact(connection, rule)
-            self._guard.note(contact)
+            try:
+                self._guard.note(contact)
+            except MachineError as error:
+                unwritten = error
             if rule is None and contact not in self._told:
                 self._told.add(contact)
                 self._on_forbidden(contact, connection)
+        if unwritten:
+            raise unwritten
 
     def _watch(self) -> None:
         while True:

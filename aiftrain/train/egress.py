@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from aiftrain.errors import EXIT_USER, UserError
 from aiftrain.run import door, quiet, residency
@@ -46,12 +47,19 @@ class Egress:
         """Tell it; where the policy says so, end who did it, and this rank with it: no step is worth more bytes."""
         message = self._message(contact)
         print(message, file=sys.stderr, flush=True)
-        if self._rank.rank == 0:
-            write_event(self._folder, self._attempt, "egress", message=message, **asdict(contact))
-        if self._policy.on_violation == "stop":
-            if connection.process != os.getpid():
-                os.kill(connection.process, signal.SIGKILL)
-            os._exit(RankProcess(self._folder, self._attempt, self._rank).end(EXIT_USER, message))
+        try:
+            if self._rank.rank == 0:
+                write_event(self._folder, self._attempt, "egress", message=message, **asdict(contact))
+        finally:  # a full disk lets nobody go on
+            if self._policy.on_violation == "stop":
+                self._end(connection.process, message)
+
+    def _end(self, process: int, message: str) -> NoReturn:
+        """Of whoever spoke, who may be gone by now, and of this rank."""
+        if process != os.getpid():
+            with suppress(OSError):
+                os.kill(process, signal.SIGKILL)
+        os._exit(RankProcess(self._folder, self._attempt, self._rank).end(EXIT_USER, message))
 
     def _message(self, contact: Contact) -> str:
         where = spelled(str(contact.address), contact.port or 0)

@@ -8,7 +8,7 @@ flock --nonblock "$AIFTRAIN_RUN/lock" true || [[ $? != 1 ]] || { echo "$AIFTRAIN
 cd -- "$AIFTRAIN_WORKDIR"
 shopt -s nullglob
 attempts=("$AIFTRAIN_RUN"/logs/attempt-[0-9]*)
-last=$(printf '%s\n' 0 "${attempts[@]##*-}" | sort -n | tail -n 1)
+last=$(printf '%s\n' 0 "${attempts[@]##*/attempt-}" | grep -x '[0-9]*' | sort -n | tail -n 1)
 AIFTRAIN_ATTEMPT=$((10#$last + 1))
 logs=$AIFTRAIN_RUN/logs/attempt-$(printf '%03d' "$AIFTRAIN_ATTEMPT")
 mkdir -p -- "$logs"

@@ -10,7 +10,7 @@ if [[ -n ${AIFTRAIN_HOSTFILE-} ]]; then mapfile -t hosts < <(awk 'NF && !/^#/ { 
 : "${AIFTRAIN_RANKS_PER_NODE:=$((AIFTRAIN_RANKS / (${#hosts[@]} ? ${#hosts[@]} : ${SLURM_JOB_NUM_NODES:-1})))}"
 shopt -s nullglob
 attempts=("$AIFTRAIN_RUN"/logs/attempt-[0-9]*)
-last=$(printf '%s\n' 0 "${attempts[@]##*-}" | sort -n | tail -n 1)
+last=$(printf '%s\n' 0 "${attempts[@]##*/attempt-}" | grep -x '[0-9]*' | sort -n | tail -n 1)
 : "${AIFTRAIN_ATTEMPT:=$((10#$last + 1))}" "${OMP_NUM_THREADS:=$(($(nproc) / AIFTRAIN_RANKS_PER_NODE))}"
 if ((OMP_NUM_THREADS < 1)); then OMP_NUM_THREADS=1; fi
 logs=$AIFTRAIN_RUN/logs/attempt-$(printf '%03d' "$AIFTRAIN_ATTEMPT")

@@ -47,7 +47,7 @@ trap told TERM
 next=here
 while [[ $next == here ]]; do
     attempts=("$AIFTRAIN_RUN"/logs/attempt-[0-9]*)
-    last=$(printf '%s\n' 0 "${attempts[@]##*-}" | sort -n | tail -n 1)
+    last=$(printf '%s\n' 0 "${attempts[@]##*/attempt-}" | grep -x '[0-9]*' | sort -n | tail -n 1)
     AIFTRAIN_ATTEMPT=$((10#$last + 1))
     mkdir -p -- "$AIFTRAIN_RUN/logs/attempt-$(printf '%03d' "$AIFTRAIN_ATTEMPT")"
     MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000)) # below the ports that systems hand out by themselves

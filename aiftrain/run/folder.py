@@ -59,8 +59,8 @@ class RunFolder:
 
     def last_attempt(self) -> int:
         """The number of the newest start, 0 where there was none."""
-        numbers = [int(p.name.removeprefix("attempt-")) for p in self.logs.glob("attempt-[0-9]*")]
-        return max(numbers, default=0)
+        numbers = [path.name.removeprefix("attempt-") for path in self.logs.glob("attempt-[0-9]*")]
+        return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
     def read_spec(self) -> RunSpec:
         """The run's spec; UserError where the folder is none of ours or from another format."""

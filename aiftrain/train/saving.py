@@ -70,6 +70,11 @@ class Saver:
         self._stalled = 0.0  # seconds that training has waited for the save at hand
 
     @property
+    def under_way(self) -> bool:
+        """Whether a save has begun that is no checkpoint yet."""
+        return self._in_flight is not None
+
+    @property
     def ready(self) -> bool:
         """Whether this rank has done what others may wait for: where all have, all `advance`."""
         return self._in_flight is not None and self._in_flight.ready

@@ -4,7 +4,7 @@
       custody.jsonl
       superseded.0123456789abcdef.custody.jsonl    one that home's did not go on from, named after its content
 
-It is never sealed: it holds steps, digests of manifests, times and names of nodes, and whoever verifies needs no key.
+It is never sealed, for whoever verifies needs no key: beside digests it holds steps, attempts and what happened.
 A checkpoint that it does not know is no fault: home's was lost, or somebody copied it here.
 """
 

@@ -3,6 +3,9 @@
     {"event":"saved","step":200,"manifest":"<digest>","parent":"<digest>",...,"previous":"<SHA-256 of the line above>",
      "digest":"<SHA-256 of this line without it>"}
 
+There is neither a time nor the name of a node in it: archives have it in the clear, sealed ones too, so that a manifest
+that was put back is seen without a key. When and where an attempt was at work stands in its logs.
+
 A line is only ever added. Saving: first the manifest, then its line; where a crash comes between, the next start adds
 the line (`adopt`). Setting aside: first the line, then the rename; a crash between them has it done again. Removal:
 the line comes last, for on a full disk no line can be written before something is gone.
@@ -16,8 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,8 @@ _MOVE_THE_HEAD = ("saved", "adopted", "resumed", "rollback")
 class Line(Strict):
     """One event. `manifest`: the digest of the checkpoint's manifest; `parent`: that of the one it goes on from.
 
+    `attempt`: the start of the run that saved the checkpoint, resumed from it or went back to it.
+
     "adopted": a checkpoint that lay there already; "fetched": one that came from an archive, where another machine may
     have put it. "resumed" at step 0 is a run that began anew.
     """
@@ -51,8 +54,6 @@ class Line(Strict):
     manifest: str | None = None
     parent: str | None = None
     attempt: int | None = None
-    host: str
-    time: float
     previous: str
     digest: str = ""
 
@@ -171,8 +172,6 @@ class Custody:
                 manifest=manifest and manifest.digest,
                 parent=manifest and manifest.parent,
                 attempt=manifest.attempt if manifest and attempt is None else attempt,
-                host=socket.gethostname(),
-                time=time.time(),
                 previous=_digest(last) if last else FIRST,
             ).with_digest()
             stream.write(line.text() + b"\n")

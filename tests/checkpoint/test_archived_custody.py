@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,9 @@ def elsewhere(tmp_path: Path) -> Catalog:
 
 def test_the_shipper_keeps_it_as_home_has_it(catalog: Catalog, shipped: Archive) -> None:
     assert read_custody(shipped.store, LINEAGE) == catalog.custody.text() != b""
+    assert {*json.loads(catalog.custody.text().splitlines()[1])} == {
+        *("event", "step", "manifest", "parent", "attempt", "previous", "digest")
+    }, "what a store's operator may not know"
     catalog.retain(keep_last=1)
     assert ship(catalog, shipped) == []
     assert read_custody(shipped.store, LINEAGE) == catalog.custody.text()

@@ -110,7 +110,7 @@ def test_a_line_that_is_not_what_was_written_is_seen(catalog: Catalog, save: Sav
         save(catalog, step)
     lines = catalog.custody.file.read_bytes().splitlines(keepends=True)
     changed = {
-        "edited": [lines[0].replace(b'"time":', b'"time":1'), *lines[1:]],
+        "edited": [lines[0].replace(b'"attempt":', b'"attempt":1'), *lines[1:]],
         "left out": [lines[0], lines[2]],
         "exchanged": [lines[1], lines[0], lines[2]],
         "no line": [lines[0], b"{}\n", lines[2]],

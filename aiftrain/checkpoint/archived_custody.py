@@ -1,4 +1,4 @@
-"""custody.jsonl of an archive: home's, as the shipper last brought it, so that the archive alone shows the chain.
+"""custody.jsonl of an archive: home's, as `ship` or `copy` last brought it, so that the archive alone shows the chain.
 
     LINEAGE/
       custody.jsonl
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 
 from aiftrain.checkpoint.archive import Archive
-from aiftrain.checkpoint.custody import NAME, Account, Custody, read_lines
+from aiftrain.checkpoint.custody import NAME, Account, read_lines
 from aiftrain.checkpoint.stores.base import Store
 from aiftrain.checkpoint.verify import Fault
 from aiftrain.errors import DamagedError
@@ -38,23 +38,36 @@ def custody_faults(store: Store, lineage: str, step: int, digest: str) -> list[F
     return [Fault("the commit", refusal)] if refusal else []
 
 
-def bring_custody(custody: Custody, archive: Archive) -> str | None:
-    """Have the archive's be home's. What is to be told, where that did not go on from the archive's.
+def bring_custody(text: bytes, archive: Archive) -> bool:
+    """Have the archive's be the lines in `text`. False where neither goes on from the other: then nothing is changed.
 
-    One that is further than home's stays: another home went on. DamagedError where home's is damaged.
+    One that is further stays: another home went on.
     """
-    custody.lines()
-    ours, name = custody.text(), f"{archive.lineage}/{NAME}"
-    theirs = b"".join(archive.store.blocks(name)) if archive.store.entry(name) else b""
-    if theirs.startswith(ours):
-        return None
-    told = None
-    if not ours.startswith(theirs):
-        aside = f"{archive.lineage}/superseded.{hashlib.sha256(theirs).hexdigest()[:16]}.{NAME}"
-        archive.store.write(aside, [theirs], len(theirs))
-        told = (
-            f"{NAME} at home does not go on from the one that was there: one of the two was begun anew, changed, or is "
-            f"of another home of this run. The other one is kept as {aside}"
-        )
-    archive.store.write(name, [ours], len(ours))
-    return told
+    theirs = _content(archive)
+    if theirs.startswith(text):
+        return True
+    if text.startswith(theirs):
+        _write(archive, NAME, text)
+        return True
+    return False
+
+
+def supersede_custody(text: bytes, archive: Archive) -> str:
+    """Have the archive's be home's, though that does not go on from it, and keep it; what is to be told."""
+    theirs = _content(archive)
+    aside = f"superseded.{hashlib.sha256(theirs).hexdigest()[:16]}.{NAME}"
+    _write(archive, aside, theirs)
+    _write(archive, NAME, text)
+    return (
+        f"{NAME} at home does not go on from the one that was there: one of the two was begun anew, changed, or is "
+        f"of another home of this run. The other one is kept as {archive.lineage}/{aside}"
+    )
+
+
+def _content(archive: Archive) -> bytes:
+    name = f"{archive.lineage}/{NAME}"
+    return b"".join(archive.store.blocks(name)) if archive.store.entry(name) else b""
+
+
+def _write(archive: Archive, name: str, text: bytes) -> None:
+    archive.store.write(f"{archive.lineage}/{name}", [text], len(text))

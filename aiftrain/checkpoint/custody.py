@@ -143,6 +143,13 @@ class Custody:
         """All lines; none where there is no file. DamagedError where one is not what was written."""
         return list(read_lines(self.text(), str(self.file)))
 
+    def checked_text(self) -> bytes:
+        """All complete lines, as they are. DamagedError where one is not what was written."""
+        text = self.text()
+        for _ in read_lines(text, str(self.file)):
+            pass
+        return text
+
     def text(self) -> bytes:
         """All complete lines, as they are."""
         with machine_errors("read", self.file):

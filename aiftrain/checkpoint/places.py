@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aiftrain.checkpoint.archive import Archive, Contents, Stored, open_contents
-from aiftrain.checkpoint.archived_custody import custody_faults
+from aiftrain.checkpoint.archived_custody import custody_faults, read_custody
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.listing import Summary, kind, summaries
@@ -60,6 +60,10 @@ class Place(Protocol):
         """Remove what there is of a step; of a complete checkpoint the commit first."""
         ...
 
+    def custody(self) -> bytes:
+        """The lines of custody.jsonl; empty where there is none. DamagedError where one is not what was written."""
+        ...
+
 
 @dataclass(frozen=True)
 class Home:
@@ -93,6 +97,9 @@ class Home:
 
     def remove(self, step: int) -> None:
         self.catalog.remove(step)
+
+    def custody(self) -> bytes:
+        return self.catalog.custody.checked_text()
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,9 @@ class Away:
 
     def remove(self, step: int) -> None:
         self.archive.remove(step)
+
+    def custody(self) -> bytes:
+        return read_custody(self.archive.store, self.lineage)
 
     def _steps(self) -> dict[int, list[Entry]]:
         """All objects by their step."""

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Protocol
 
 from aiftrain.checkpoint.archive import Archive
-from aiftrain.checkpoint.archived_custody import bring_custody
+from aiftrain.checkpoint.archived_custody import bring_custody, supersede_custody
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.copying import conflict, copy
 from aiftrain.checkpoint.durable import machine_errors
@@ -206,9 +206,12 @@ class Shipper:
         now = self.catalog.custody.text()
         if place.lost or self._custody.get(place.address) == now:
             return
+        told = None
         try:
             place.archive.store.check_private()
-            told = bring_custody(self.catalog.custody, place.archive)
+            text = self.catalog.custody.checked_text()
+            if not bring_custody(text, place.archive):
+                told = supersede_custody(text, place.archive)
         except DamagedError as error:  # home's; no reason not to carry checkpoints
             told = str(error)
         except MachineError as error:

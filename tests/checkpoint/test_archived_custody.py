@@ -89,7 +89,7 @@ def test_one_put_back_is_seen_though_it_is_sealed(
     sealing = Archive(archive.store, LINEAGE, Identities.read(tmp_path / "team").public)
     entry = save(catalog, 1)
     carry(Checkpoint(entry.folder, entry.manifest.model_copy(update={"time": 1.0})), sealing)
-    bring_custody(catalog.custody, sealing)
+    bring_custody(catalog.custody.text(), sealing)
     assert "custody.jsonl has the manifest" in faults(sealing, 1)
 
 

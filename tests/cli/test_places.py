@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from aiftrain.checkpoint import several
+from aiftrain.checkpoint.custody import NAME as CUSTODY
 from aiftrain.checkpoint.milestones import NAME as MILESTONES
 from aiftrain.checkpoint.sealing.keys import IDENTITY_FILE, new_identity
 from aiftrain.checkpoint.stores.folder import FolderStore
@@ -149,6 +150,46 @@ def test_a_copy_goes_from_home_to_an_archive_to_another_and_home_again(
     assert steps(asked(capsys, "list", run.path)) == [20]
 
 
+def test_a_copy_takes_custody_along_and_a_replay_is_seen_there(
+    run: SavedRun, archive: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """An archive that a copy was made of once, and what an old checkpoint from there would look like."""
+    (tmp_path / "second").mkdir()
+    copied(run, archive, "--all")
+    assert main(["checkpoints", "copy", str(archive), str(tmp_path / "second"), "--step", "20"]) == 0
+    old, custody = shutil.copytree(archive, tmp_path / "old"), tmp_path / "second" / run.spec.lineage / CUSTODY
+    assert custody.read_bytes() == run.home.custody.text() != b""
+    run.home.set_aside(20, "void")
+    run.save(20)
+    shutil.rmtree(custody.parent / "step-00000020")
+    copied(run, tmp_path / "second")
+    assert main(["checkpoints", "verify", str(tmp_path / "second")]) == 0
+    shutil.rmtree(custody.parent / "step-00000020")
+    shutil.copytree(old / run.spec.lineage / "step-00000020", custody.parent / "step-00000020")
+    capsys.readouterr()
+    assert main(["checkpoints", "verify", str(tmp_path / "second")]) == 1
+    assert "custody.jsonl has the manifest" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("which", ["damaged", "another"])
+def test_custody_that_does_not_fit_is_told_and_stops_no_copy(
+    run: SavedRun, archive: Path, capsys: Capture, which: str
+) -> None:
+    copied(run, archive, "--step", "10")
+    theirs = archive / run.spec.lineage / CUSTODY
+    before = theirs.read_bytes()
+    if which == "damaged":
+        flip(run.home.custody.file, 20)
+    else:
+        run.home.custody.set_aside()
+        run.home.adopt()
+    capsys.readouterr()
+    told = asked(capsys, "copy", run.path, archive, "--step", "20", code=1)["custody"]
+    assert ("copied without it" if which == "damaged" else "does not go on from this one: it stays") in told
+    assert steps(asked(capsys, "list", archive)["runs"][0]) == [10, 20]
+    assert theirs.read_bytes() == before
+
+
 def test_an_interrupted_copy_goes_on(run: SavedRun, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     write = FolderStore.write
@@ -199,9 +240,12 @@ def test_weights_alone_are_smaller_can_be_exported_and_nothing_resumes_from_them
 
 def test_weights_alone_do_not_get_in_the_way_of_the_run(tmp_path: Path, archive: Path, capsys: Capture) -> None:
     run = SavedRun(tmp_path / "run", storage={"name": "local", "save_every": 10, "archives": [str(archive)]})
+    (tmp_path / "team").mkdir()
     run.save(10)
-    assert main(["checkpoints", "copy", run.path, str(archive), "--weights-only"]) == 2
-    assert "choose another place" in capsys.readouterr().err
+    copied(run, tmp_path / "team")
+    for place in ("archive", "team"):
+        assert main(["checkpoints", "copy", run.path, str(tmp_path / place), "--weights-only"]) == 2
+        assert "choose another place" in capsys.readouterr().err
 
 
 def _weights(folder: Path) -> dict[str, bytes]:
@@ -332,7 +376,7 @@ def test_an_archive_is_pruned_by_age_and_of_what_died_on_its_way(run: SavedRun, 
     capsys.readouterr()
     document = asked(capsys, "prune", archive, "--older-than", "1h", "--yes")
     assert [each["summary"]["step"] for each in document["checkpoints"] if each["goes"]] == [30]
-    assert sorted(path.name for path in place.iterdir()) == [f"step-{step:08d}" for step in (10, 20, 40)]
+    assert sorted(path.name for path in place.glob("step-*")) == [f"step-{step:08d}" for step in (10, 20, 40)]
 
 
 def test_what_no_other_place_has_stays(tmp_path: Path, archive: Path, capsys: Capture) -> None:

@@ -51,7 +51,7 @@ def test_all_is_sealed_and_nothing_in_the_clear_stays(
     words: list[str | Path] = ["seal", archive, "--recipient", keys["team"], "--recipient", keys["escrow"]]
     document = asked(capsys, *words, "--identity", tmp_path / "team")
     assert document["sealed"] == [10, 20] and document["recipients"] == [keys["team"], keys["escrow"]]
-    assert endings(archive) == {"sealed", "json"}
+    assert endings(archive) == {"sealed", "json", "jsonl"}, "jsonl: custody"
     assert not list(archive.rglob("manifest.json"))
     assert asked(capsys, *words)["sealed"] == []
     for name in ("team", "escrow"):

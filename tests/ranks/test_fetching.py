@@ -92,7 +92,7 @@ def fails(nursery: Nursery, scene: Scene) -> Ranks:
 
 def test_from_an_empty_home_to_the_last_bit(nursery: Nursery, scene: Scene, straight: RunFolder) -> None:
     scene.put(home=[], archive=[5, 10])
-    bring_custody(Catalog(straight.checkpoints).custody, scene.archive)
+    bring_custody(Catalog(straight.checkpoints).custody.text(), scene.archive)
     goes_on(nursery, scene)
     assert scene.happened() == [("fetched", 10), ("resume", 10)]
     assert losses(scene.run) == {step: loss for step, loss in losses(straight).items() if step > 10}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
 from pathlib import Path
 
 from aiftrain.checkpoint.archive import Archive
+from aiftrain.checkpoint.archived_custody import bring_custody
 from aiftrain.checkpoint.copying import copy, copy_sealed
+from aiftrain.checkpoint.custody import NAME as CUSTODY
 from aiftrain.checkpoint.fetch import fetch
 from aiftrain.checkpoint.places import Away, Home
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
@@ -18,7 +19,7 @@ from aiftrain.checkpoint.weights_only import refuse_to_resume, weights_only
 from aiftrain.cli import output
 from aiftrain.cli.checkpoints.places import is_bucket, one_run_at, spec_of
 from aiftrain.cli.progress import Bar, Stop
-from aiftrain.errors import EXIT_OK, ConfigError, UserError
+from aiftrain.errors import EXIT_FAILED, EXIT_OK, ConfigError, DamagedError, UserError
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.lock import RunLock
 from aiftrain.run.policy import PolicySpec
@@ -30,14 +31,18 @@ from aiftrain.run.storage import ArchiveSpec
 def run(options: argparse.Namespace) -> int:
     origin = one_run_at(options)
     steps = _steps(origin, options)
+    told = ""
     with Stop() as stop, Bar(output.console(as_json=options.json), stop) as bar:
         for step in steps:
-            _copy(origin, step, options, bar)
+            told = _copy(origin, step, options, bar) or told
             bar.end()
             bar.console.print(f"step {step:,} is at {options.to} (read back)", soft_wrap=True)
+        if told:
+            bar.console.print(told, soft_wrap=True, markup=False)
     if options.json:
-        output.print_json({"from": origin.address, "to": options.to, "lineage": origin.lineage, "steps": steps})
-    return EXIT_OK
+        whereabouts = {"from": origin.address, "to": options.to, "lineage": origin.lineage}
+        output.print_json(whereabouts | {"steps": steps, "custody": told or None})
+    return EXIT_FAILED if told else EXIT_OK
 
 
 def _steps(origin: Home | Away, options: argparse.Namespace) -> list[int]:
@@ -49,11 +54,12 @@ def _steps(origin: Home | Away, options: argparse.Namespace) -> list[int]:
     return [origin.find(options.step).manifest.step]  # which says what there is, where there is none
 
 
-def _copy(origin: Home | Away, step: int, options: argparse.Namespace, bar: Bar) -> None:
+def _copy(origin: Home | Away, step: int, options: argparse.Namespace, bar: Bar) -> str | None:
+    """What is to be told of custody."""
     if not is_bucket(options.to) and RunFolder(options.to).run_json.exists():
         _bring_home(origin, step, Home.of(RunFolder(options.to)), options, bar)
-    else:
-        _bring_away(origin, step, spec_of(options.to, options), options, bar)
+        return None
+    return _bring_away(origin, step, spec_of(options.to, options), options, bar)
 
 
 def _bring_home(origin: Home | Away, step: int, home: Home, options: argparse.Namespace, bar: Bar) -> None:
@@ -74,25 +80,43 @@ def _bring_home(origin: Home | Away, step: int, home: Home, options: argparse.Na
         lock.release()
 
 
-def _bring_away(origin: Home | Away, step: int, to: ArchiveSpec, options: argparse.Namespace, bar: Bar) -> None:
+def _bring_away(origin: Home | Away, step: int, to: ArchiveSpec, options: argparse.Namespace, bar: Bar) -> str | None:
     stored = origin.archive.find(step) if isinstance(origin, Away) else None
     if isinstance(stored, SealedCheckpoint) and to.is_folder and not options.weights_only:
-        bar.begin(f"step {step:,} to {to.address}", sum(file.size for file in stored.envelope.files))
-        copy_sealed(stored, Archive(_store(to, None), origin.lineage), bar.advance)
-        return
+        return _copy_sealed(stored, origin, Archive(_store(to, None), origin.lineage), bar)
     saved = origin.find(step)
     run = origin.spec if isinstance(origin, Home) else saved.attachments.spec()
     archive = Archive(_store(to, run), origin.lineage, run.storage.seal.for_archives if run else ())
-    with ExitStack() as stack:
-        if options.weights_only:
-            _refuse_in_the_way(run, to)
-            bar.begin(f"step {step:,}, verified", saved.manifest.size)
-            saved = stack.enter_context(weights_only(saved, bar.advance))
-        bar.begin(f"step {step:,} to {to.address}", saved.manifest.size)
-        if isinstance(stored, SealedCheckpoint) and not options.weights_only:
-            copy_sealed(stored, archive, bar.advance)
-        else:
-            copy(saved, archive, bar.advance)
+    if options.weights_only:
+        _refuse_in_the_way(run, to, archive)
+        bar.begin(f"step {step:,}, verified", saved.manifest.size)
+        with weights_only(saved, bar.advance) as weights:
+            bar.begin(f"step {step:,} to {to.address}", weights.manifest.size)
+            copy(weights, archive, bar.advance)
+        return None
+    if isinstance(stored, SealedCheckpoint):
+        return _copy_sealed(stored, origin, archive, bar)
+    told = _bring_custody(origin, archive)
+    bar.begin(f"step {step:,} to {to.address}", saved.manifest.size)
+    copy(saved, archive, bar.advance)
+    return told
+
+
+def _copy_sealed(sealed: SealedCheckpoint, origin: Home | Away, archive: Archive, bar: Bar) -> str | None:
+    told = _bring_custody(origin, archive)
+    bar.begin(f"step {sealed.step:,} to {archive.store.address}", sum(file.size for file in sealed.envelope.files))
+    copy_sealed(sealed, archive, bar.advance)
+    return told
+
+
+def _bring_custody(origin: Home | Away, archive: Archive) -> str | None:
+    """Before each checkpoint, as `ship` does. What is to be told where it cannot be: no reason not to copy."""
+    archive.store.check_private()
+    try:
+        fits = bring_custody(origin.custody(), archive)
+    except DamagedError as error:
+        return f"{error}. The checkpoints were copied without it"
+    return None if fits else f"{archive.address} has another {CUSTODY}, which does not go on from this one: it stays"
 
 
 def _store(to: ArchiveSpec, run: RunSpec | None) -> Store:
@@ -108,8 +132,8 @@ def _store(to: ArchiveSpec, run: RunSpec | None) -> Store:
     return open_store(to, run)
 
 
-def _refuse_in_the_way(run: RunSpec | None, to: ArchiveSpec) -> None:
-    """UserError where the run's own checkpoint of that step is to go: an archive holds one of each step."""
-    own = [archive.address.rstrip("/") for archive in run.storage.archives] if run else []
-    if to.address.rstrip("/") in own:
+def _refuse_in_the_way(run: RunSpec | None, to: ArchiveSpec, archive: Archive) -> None:
+    """UserError where the run's own checkpoint of that step is, or is to go: an archive holds one of each step."""
+    own = [each.address.rstrip("/") for each in run.storage.archives] if run else []
+    if to.address.rstrip("/") in own or archive.store.entry(f"{archive.lineage}/{CUSTODY}"):
         raise UserError(f"{to.address} is an archive of this run's complete checkpoints: choose another place")

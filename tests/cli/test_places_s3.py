@@ -67,6 +67,19 @@ def test_a_sealed_checkpoint_from_a_bucket(
     assert [each["step"] for each in document["runs"][0]["checkpoints"]] == [20]
 
 
+def test_an_old_manifest_in_a_bucket_is_seen_without_a_key(
+    ceph: CephRig, conf: Path, run: SavedRun, capsys: Capture
+) -> None:
+    bucket, mine = new_bucket(ceph, "team").address, ("--conf", str(conf))
+    assert main(["checkpoints", "copy", run.path, bucket, *mine]) == 0
+    run.home.set_aside(20, "void")
+    run.save(20, 30)
+    assert main(["checkpoints", "copy", run.path, bucket, *mine]) == 0, "the newest, and custody"
+    capsys.readouterr()
+    (old, new) = asked(capsys, "verify", bucket, *mine, code=1)["runs"][0]["checkpoints"]
+    assert "custody.jsonl has the manifest" in old["faults"][0]["what"] and not new["faults"]
+
+
 def test_what_is_not_sealed_does_not_get_there(ceph: CephRig, conf: Path, tmp_path: Path, capsys: Capture) -> None:
     run = SavedRun(tmp_path / "open", policy=EUROPE)
     run.save(10)

@@ -85,10 +85,12 @@ def line_to(port: int, bytes_per_s: float = 1e12) -> Iterator[Line]:
 
 
 @contextmanager
-def redirecting(folder: Path, target: str, status: int = 307) -> Iterator[tuple[str, list[str]]]:
+def redirecting(
+    folder: Path, target: str, status: int = 307, certificate: str = "good"
+) -> Iterator[tuple[str, list[str]]]:
     """A TLS server that sends every request on to `target`, https://HOST:PORT; its endpoint, and what it was sent.
 
-    `folder` has good.crt and good.key of an authority.
+    `folder` has the certificates of an authority: good.crt, good.key and so on.
     """
     seen: list[str] = []
 
@@ -110,7 +112,7 @@ def redirecting(folder: Path, target: str, status: int = 307) -> Iterator[tuple[
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "good.crt", folder / "good.key")
+    context.load_cert_chain(folder / f"{certificate}.crt", folder / f"{certificate}.key")
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

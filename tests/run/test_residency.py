@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from aiftrain.checkpoint.sealing.keys import new_identity
+from aiftrain.checkpoint.stores.opening import open_store
+from aiftrain.cli.main import main
 from aiftrain.errors import ConfigError
 from aiftrain.plan.plan import make_plan
 from aiftrain.plan.spec import resolve
@@ -52,6 +55,27 @@ def test_checkpoints_go_where_the_policy_lets_them() -> None:
     make_plan(spec)
     [told] = leaves(spec)
     assert told.startswith("checkpoints to s3://ionos/bucket (IONOS")
+
+
+def test_what_is_not_sealed_is_refused_by_plan_before_the_queue_at_the_start_and_where_a_store_is_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """policy=eu-sealed; the last two ask again, for somebody may have changed run.json."""
+    words = ["recipe=smoke", "factory=local", "tracking=none", "policy=eu-sealed", f"run_dir={tmp_path}/run"]
+    archives = "storage.archives=[s3://ionos/bucket]"
+    for verb in ([], ["plan"], ["script"]):
+        assert main([*verb, *words, archives]) == 2
+        assert "policy.checkpoints.seal: ionos would hold checkpoints in the clear" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    spec = resolve([*words, archives])
+    with pytest.raises(ConfigError, match=r"policy\.checkpoints\.seal"):
+        check(spec, tmp_path)
+    with pytest.raises(ConfigError, match=r"policy\.checkpoints\.seal"):
+        open_store(spec.storage.archives[0], spec)
+    recipient = new_identity(tmp_path / "identity")
+    sealed = resolve([*words, archives, "storage.seal.where=archives", f"storage.seal.recipients={recipient}"])
+    make_plan(sealed)
+    check(sealed, tmp_path)
 
 
 def test_two_copies_need_a_second_place() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aiftrain.checkpoint.stores.s3.store import S3Store
-from aiftrain.errors import UserError
+from aiftrain.errors import MachineError, UserError
 from aiftrain.run.storage import ArchiveSpec
 from tests.checkpoint.stores.test_s3 import put
 from tests.checkpoint.stores.test_s3_faults import at
@@ -91,6 +91,21 @@ def test_an_ipv6_literal_is_an_address_like_any_other(ceph: CephRig, archive: Ar
     store = S3Store(at(archive, "https://[::1]:1"), keys_of(ceph.users[0]), StrictGate("endpoint ::1"))
     with pytest.raises(UserError, match="rule 7 forbids address ::1 ::1"):
         store.check()
+
+
+@pytest.mark.parametrize("certificate", ["wrong-name", "expired", "of nobody we know"])
+def test_who_answers_at_an_allowed_name_without_its_certificate_is_sent_nothing(
+    ceph: CephRig, archive: ArchiveSpec, certificate: str
+) -> None:
+    known = certificate != "of nobody we know"
+    with redirecting(ceph.state, "https://localhost:1", certificate=certificate if known else "good") as (url, seen):
+        facts = {} if known else {"ca_file": None}
+        store = S3Store(at(archive, url, **facts), keys_of(ceph.users[0]))
+        uses: list[Callable[[], object]] = [store.check, lambda: put(store, "a", b"secret")]
+        for use in uses:
+            with pytest.raises(MachineError, match="certificate"):
+                use()
+        assert seen == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

@@ -63,6 +63,7 @@ class Catalog:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.custody = Custody(folder)
+        self.committed = set[str]()  # digests of the manifests that this process has written
 
     @classmethod
     def of_run(cls, folder: RunFolder, spec: RunSpec) -> Catalog:
@@ -167,6 +168,7 @@ class Catalog:
             for each in (folder, self.folder):
                 sync_folder(each)  # the shards' names must be durable before the manifest that counts on them
             replace_text(folder / MANIFEST, manifest.to_json())
+        self.committed.add(manifest.digest)
         self.custody.add("saved", manifest.step, manifest)
         return checkpoint
 

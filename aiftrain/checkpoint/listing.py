@@ -89,7 +89,7 @@ def _unaccounted(catalog: Catalog, step: int) -> list[Fault]:
 
 def _unsigned(catalog: Catalog, step: int, signer: PublicKey) -> list[Fault]:
     try:
-        return signature_faults(saved_at_home(catalog.find(step)), signer)
+        return signature_faults(saved_at_home(catalog.find(step)), [signer])
     except DamagedError:  # the manifest: `Catalog.verify` says what is wrong with it
         return []
 

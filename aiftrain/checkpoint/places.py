@@ -189,7 +189,7 @@ def _faults(entry: Stored, progress: Progress, identities: Identities | None, si
         contents: Contents = open_checkpoint(entry, identities)
     else:
         contents = entry
-    unsigned = signature_faults(saved_away(contents), signer) if signer else []
+    unsigned = signature_faults(saved_away(contents), [signer]) if signer else []
     return [*unsigned, *contents.verify(progress)]
 
 

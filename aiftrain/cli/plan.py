@@ -95,6 +95,7 @@ def as_document(spec: RunSpec, plan: LaunchPlan) -> dict[str, Any]:
         "run_dir": spec.run_folder,
         "policy": spec.policy.name,
         "leaves": leaves(spec),
+        "signed_by": spec.policy.signers,
         **plan.model_dump(mode="json"),
     }
 
@@ -110,6 +111,7 @@ def _show(spec: RunSpec, plan: LaunchPlan, console: Console) -> None:
         *_rate_rows(plan.prediction),
         *_job_rows(estimate),
         ("leaves", f"{'; '.join(leaves(spec)) or 'nothing'} (policy={spec.policy.name})"),
+        *_signer_rows(spec),
     ]
     output.show(output.facts(rows), console)
     notes = [("assumed", text) for text in plan.assumptions]
@@ -117,6 +119,11 @@ def _show(spec: RunSpec, plan: LaunchPlan, console: Console) -> None:
     notes += [("warning", text) for text in plan.warnings]
     console.print()
     output.show(output.facts(_once(notes)), console)
+
+
+def _signer_rows(spec: RunSpec) -> Iterator[tuple[str, str]]:
+    if keys := [key[:16] for key in spec.policy.signers]:
+        yield "counts", f"only what is signed with {' or '.join(keys)} (policy.signed_by)"
 
 
 def _run_rows(spec: RunSpec, estimate: Estimate) -> Iterator[tuple[str, str]]:

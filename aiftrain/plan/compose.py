@@ -27,6 +27,7 @@ from aiftrain.plan.here import find_factory, this_node
 from aiftrain.plan.init_from import IMPORTED, imported_model
 from aiftrain.plan.limits import DATA_ROOT
 from aiftrain.plan.node import at_site
+from aiftrain.plan.signers import with_keys
 from aiftrain.shipped import conf_dir
 
 expand_sweep = typed.expand
@@ -127,6 +128,8 @@ def _finish(config: DictConfig, parsed: list[Override], groups: Groups) -> DictC
             _describe_model(config)
         if isinstance(config.get("storage"), DictConfig):
             config.storage = with_services(cast(dict[str, Any], OmegaConf.to_container(config.storage)), groups)
+        if isinstance(config.get("policy"), DictConfig):
+            config.policy = with_keys(cast(dict[str, Any], OmegaConf.to_container(config.policy)))
         hardware = config.get("hardware")
         if isinstance(hardware, DictConfig) and hardware.get("kind") == "cpu":
             _describe_cpu(hardware, here=OmegaConf.select(config, "factory.scheduler") == "none")

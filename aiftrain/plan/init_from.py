@@ -48,6 +48,7 @@ def init_problems(spec: RunSpec) -> list[Problem]:
         return []
     path = spec.init_from.path
     try:
+        _demand_signature(spec, spec.init_from)
         return _of_shape(spec, path) or _of_weights(spec, path) or _of_tokenizer(spec, path)
     except AiftrainError as error:
         return [Problem("init_from", str(error))]
@@ -84,6 +85,15 @@ def _digests(path: Path, cache_dir: str) -> dict[str, StartingFile]:
     cache.make()
     digests = cache.digests.compute(files, os.cpu_count() or 1, lambda _: None)
     return {file.name: StartingFile(size=file.stat().st_size, sha256=digests[file]) for file in files}
+
+
+def _demand_signature(spec: RunSpec, init: InitSpec) -> None:
+    """At the start the files are compared with these digests."""
+    if spec.policy.signed_by:
+        from aiftrain.checkpoint.signing.signers import Signers
+
+        digests = {name: file.sha256 for name, file in init.files.items()}
+        Signers.of(spec.policy).check_folder(Path(init.path), digests)
 
 
 def _of_shape(spec: RunSpec, path: str) -> list[Problem]:

@@ -6,6 +6,7 @@ it stands in run.json, so that every program that works on a run decides alike (
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from typing import Literal
@@ -18,6 +19,7 @@ from aiftrain.run.base import Provenance, Strict
 Fact = Literal["location", "operator_seat", "owner_seat"]
 
 HTTP, HTTPS = 80, 443
+_PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----"
 _COUNTRY = re.compile("[A-Z]{2}")
 _HOST = re.compile(r"(?:\[(?P<literal>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9_.-]+))(?::(?P<port>\d{1,5}))?")
 
@@ -54,6 +56,7 @@ class PolicySpec(Strict):
     jurisdictions: dict[str, tuple[str, ...]] = {}  # names for several countries, such as EEA
     checkpoints: Rule = Rule()
     copies: int = Field(1, ge=1, le=2)  # of every checkpoint, home among them, at different places
+    signed_by: tuple[str, ...] = ()  # public keys (PEM): what none of them has signed is not gone on from; (): anything
     wandb_hosts: tuple[str, ...] = ()  # of wandb servers that metrics may be sent to: HOST or HOST:PORT
     fuse: tuple[str, ...] = ()  # programs whose file systems are the site's, as ceph-fuse: FUSE is what users can mount
     hosts: tuple[str, ...] = ()  # that a run may connect to besides: HOST or HOST:PORT, 443 where none is named
@@ -61,6 +64,11 @@ class PolicySpec(Strict):
     networks: tuple[str, ...] = ()  # that belong to the job's nodes, where their names do not lead there
     on_violation: Literal["record", "stop"] = "record"  # when a connection of native code is seen that none allows
     provenance: dict[str, Provenance] = {}
+
+    @property
+    def signers(self) -> tuple[str, ...]:
+        """The fingerprints of the keys in `signed_by`, as a signature names its own."""
+        return tuple(hashlib.sha256(key.encode()).hexdigest() for key in self.signed_by)
 
     def countries(self, allowed: tuple[str, ...]) -> set[str]:
         """The countries that a rule's jurisdictions mean."""
@@ -70,6 +78,13 @@ class PolicySpec(Strict):
     @classmethod
     def _hosts_are_exact(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         return exact(hosts)
+
+    @field_validator("signed_by")
+    @classmethod
+    def _are_public(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(key.startswith(_PUBLIC_KEY) for key in keys):
+            raise ValueError(f"a key that signs is named by its public half: a text that begins with {_PUBLIC_KEY}")
+        return keys
 
     @field_validator("networks")
     @classmethod

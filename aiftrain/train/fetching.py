@@ -19,9 +19,11 @@ from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.fetch import Fetch, forget_others
 from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.checkpoint.rollbacks import read_rollbacks, went_back_from, write_rollbacks
+from aiftrain.checkpoint.saved import saved_away
 from aiftrain.checkpoint.sealing.envelope import Envelope
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.ship import open_archive
+from aiftrain.checkpoint.signing.signers import Signers
 from aiftrain.errors import DamagedError, MachineError
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
@@ -157,6 +159,7 @@ class Fetcher:
 
     def _begin(self, found: _Found) -> Manifest:
         contents = self._contents(found)
+        Signers.of(self._spec.policy).check(saved_away(contents), self._catalog.committed)
         if damage := Fetch(contents, self._catalog).begin():
             self._tracker.event("custody damaged", message=damage)
         return contents.manifest

@@ -14,7 +14,9 @@ from aiftrain.checkpoint.index import Range
 from aiftrain.checkpoint.loss_scale import LossScale
 from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.checkpoint.rollbacks import read_rollbacks, set_void_aside, write_rollbacks
+from aiftrain.checkpoint.saved import saved_at_home
 from aiftrain.checkpoint.shards import CheckpointReader, shard_name
+from aiftrain.checkpoint.signing.signers import Signers
 from aiftrain.checkpoint.verify import check_files
 from aiftrain.checkpoint.weights_only import refuse_to_resume
 from aiftrain.errors import DamagedError, UserError
@@ -91,7 +93,8 @@ class Checkpoints:
     def newest_whole(self, at_most: int | None = None) -> Checkpoint | None:
         """The newest checkpoint that verifies, up to step `at_most`; damaged ones on the way are set aside.
 
-        It comes home from an archive where that has a newer one than home.
+        It comes home from an archive where that has a newer one than home. UserError where the policy demands a
+        signature that it lacks: an older one is not taken for it.
         """
         while True:
             self._fetcher.fetch_newer(at_most)
@@ -100,6 +103,7 @@ class Checkpoints:
                 return None
             faults = self._verify(entry)
             if not faults:
+                on_first(partial(self._demand_signature, entry))
                 return entry
             self.tracker.event("damaged", step=entry.step, message="; ".join(faults))
             on_first(partial(self.catalog.set_aside, entry.step))
@@ -110,6 +114,9 @@ class Checkpoints:
         in_custody = on_first(lambda: [str(fault) for fault in self.catalog.custody_faults(entry)])
         faults = together(lambda: [str(fault) for fault in check_files(entry.folder, mine)])
         return [*in_custody, *(fault for of_rank in faults for fault in of_rank)]
+
+    def _demand_signature(self, entry: Checkpoint) -> None:
+        Signers.of(self.spec.policy).check(saved_at_home(entry), self.catalog.committed)
 
     def _adopt(self) -> None:
         """Custody that is damaged is set aside: it is no reason not to go on, and must not go unseen."""

@@ -139,7 +139,7 @@ def test_signatures(home: Catalog, key: SigningKey, kind: str) -> None:
             shard.unlink()
 
     def is_signed(step: int) -> bool:
-        return attempt(lambda: signature_faults(saved_at_home(home.find(step)), key.public))
+        return attempt(lambda: signature_faults(saved_at_home(home.find(step)), [key.public]))
 
     survives(Place(home.step_folder, is_signed), kind)
 

@@ -21,6 +21,8 @@ from aiftrain.checkpoint.places import Away, Home
 from aiftrain.checkpoint.rollbacks import write_rollbacks
 from aiftrain.checkpoint.saved import saved_at_home
 from aiftrain.checkpoint.shards import shard_name
+from aiftrain.checkpoint.signing.checkpoint import sign
+from aiftrain.checkpoint.signing.keys import SigningKey, new_signing_key
 from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.checkpoint.weights_only import weights_only
 from aiftrain.errors import UserError
@@ -138,6 +140,25 @@ def test_it_hears_of_rollbacks_on_another_machine(nursery: Nursery, scene: Scene
     goes_on(nursery, scene)
     assert scene.happened() == [("resume", 5)]
     assert [event["step"] for event in events(scene.run, "void")] == [10]
+
+
+def test_what_the_policy_wants_signed_is_neither_fetched_nor_gone_on_from_otherwise(
+    nursery: Nursery, straight: RunFolder, new_run: NewRun, tmp_path: Path
+) -> None:
+    (tmp_path / "archive").mkdir()
+    new_signing_key(tmp_path / "key.pem")
+    archives = f"storage.archives=[{tmp_path}/archive]"
+    run = new_run(*SAVING, archives, "storage.ship_minutes=0", f"policy.signed_by=[{tmp_path}/key.pem.pub]")
+    scene = Scene(straight, run, tmp_path / "archive")
+    for home, archive in (([], [10]), ([15], [])):  # fetched, and at home
+        scene.put(home, archive)
+        ranks = nursery.start(run, 2)
+        assert ranks.wait() == [2, 2], ranks.log()
+        assert "policy.signed_by: " in ranks.message() and "it is not signed" in ranks.message()
+        assert scene.happened() == [] and losses(run) == {}
+    sign(scene.home.find(15), SigningKey.read(tmp_path / "key.pem", lambda: b""))
+    goes_on(nursery, scene)
+    assert scene.happened() == [("resume", 15)]
 
 
 def test_what_cannot_be_fetched_now_is_not_trained_again(nursery: Nursery, scene: Scene) -> None:

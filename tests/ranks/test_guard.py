@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.checkpoint.signing.keys import new_signing_key
 from aiftrain.run.folder import RunFolder, read_lines
 from tests.ranks.comparing import assert_same
 from tests.ranks.conftest import Nursery, Ranks, events, losses
@@ -59,10 +61,12 @@ def history(folder: RunFolder) -> Any:
     ],
 )
 def test_skips_change_no_bit_and_a_rollback_equals_a_run_without_the_window(
-    nursery: Nursery, new_run: NewRun, strategy: str, masters: bool
+    nursery: Nursery, new_run: NewRun, tmp_path: Path, strategy: str, masters: bool
 ) -> None:
     """NaN on rank 1 alone, in loss or gradients, from the very first step on; poisoned data at the 15th."""
-    folder, pure = (new_run(*QUICK, f"parallelism={strategy}", "guard.loss_spike=rollback") for _ in range(2))
+    new_signing_key(tmp_path / "key.pem")  # that nobody uses: it goes back to what it has saved itself
+    signed = f"policy.signed_by=[{tmp_path}/key.pem.pub]"
+    folder, pure = (new_run(*QUICK, signed, f"parallelism={strategy}", "guard.loss_spike=rollback") for _ in range(2))
     for each in (folder, pure) if masters else ():
         config = json.loads(each.deepspeed_json.read_text(encoding="utf-8"))
         each.write_json(each.deepspeed_json, config | BF16_MASTERS)

@@ -94,6 +94,7 @@ def test_the_union_and_the_area_have_their_members() -> None:
         ({"networks": ["10.0.0.1/8"]}, "host bits"),
         ({"addresses": {"example.eu": ["everywhere"]}}, "everywhere"),
         ({"copies": 0}, "greater than"),
+        ({"signed_by": ["key.pem.pub"]}, "public half"),
     ],
 )
 def test_what_is_no_policy_says_why(wrong: dict[str, Any], word: str) -> None:

@@ -7,7 +7,7 @@ a copy of run.json and manifest.json is enough, on a machine without a network.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aiftrain.checkpoint.catalog import Checkpoint
@@ -17,6 +17,7 @@ from aiftrain.checkpoint.saved import Saved
 from aiftrain.checkpoint.signing.bundle import SIGNATURE, Bundle, digests_in, read_bundle, statement
 from aiftrain.checkpoint.signing.keys import PublicKey, SigningKey
 from aiftrain.checkpoint.verify import Fault
+from aiftrain.data.files import reading
 from aiftrain.errors import DamagedError, MachineError
 from aiftrain.run.durable import replace_text
 
@@ -29,46 +30,61 @@ def signed_digests(manifest: Manifest) -> dict[str, str]:
 
 def sign(entry: Checkpoint, key: SigningKey) -> Path:
     """Write the signature of a checkpoint beside its manifest, in place of one that is there."""
-    said = statement(entry.folder.name, signed_digests(entry.manifest), SIGNATURE)
+    return _sign(entry.folder, signed_digests(entry.manifest), key)
+
+
+def sign_model(folder: Path, key: SigningKey) -> Path:
+    """The same of a model's folder, as `export` writes one: all files in it are read. UserError where one cannot be."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / SIGNATURE)
+    return _sign(folder, {file.relative_to(folder).as_posix(): _digest(file) for file in files}, key)
+
+
+def _digest(file: Path) -> str:
+    with reading(file), file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sign(folder: Path, digests: Mapping[str, str], key: SigningKey) -> Path:
+    said = statement(folder.name, digests, SIGNATURE)
     unsigned = Bundle(said, b"", key.public.fingerprint)
     bundle = Bundle(said, key.sign(unsigned.message), unsigned.hint)
-    file = entry.folder / SIGNATURE
+    file = folder / SIGNATURE
     with machine_errors("write", file):
         replace_text(file, bundle.to_json())
     return file
 
 
-def signature_faults(saved: Saved, key: PublicKey) -> list[Fault]:
-    """Why the manifest of a checkpoint is not what the holder of `key` signed; none: it is. No shard is read."""
+def signature_faults(saved: Saved, keys: Sequence[PublicKey]) -> list[Fault]:
+    """Why a checkpoint's manifest is not what the holder of one of `keys` signed; none: it is. No shard is read."""
     try:
         content = saved.signature()
     except MachineError as error:
         return [Fault(SIGNATURE, str(error))]
     if content is None:
         return [Fault(SIGNATURE, "it is not signed")]
-    return [Fault(SIGNATURE, fault) for fault in _faults(content, f"{saved.address}/{SIGNATURE}", saved.manifest, key)]
-
-
-def _faults(content: bytes, where: str, manifest: Manifest, key: PublicKey) -> Iterator[str]:
     try:
-        bundle = read_bundle(content, where)
+        signed = digests_signed(content, f"{saved.address}/{SIGNATURE}", keys)
     except DamagedError as error:
-        yield str(error)
-        return
-    if bundle.hint != key.fingerprint:
-        yield f"it was signed with key {bundle.hint}, not with {key.fingerprint}"
-    elif not key.accepts(bundle.signature, bundle.message):
-        yield f"the signature is not that of key {key.fingerprint}"
-    else:
-        yield from _differences(bundle.statement, signed_digests(manifest))
+        return [Fault(SIGNATURE, str(error))]
+    return [Fault(SIGNATURE, difference) for difference in _differences(signed, signed_digests(saved.manifest))]
 
 
-def _differences(said: bytes, found: Mapping[str, str]) -> Iterator[str]:
+def digests_signed(content: bytes, where: str, keys: Sequence[PublicKey]) -> dict[str, str]:
+    """The files that a signature speaks of, with their SHA-256. DamagedError where it is of none of `keys`."""
+    bundle = read_bundle(content, where)
+    key = next((key for key in keys if key.fingerprint == bundle.hint), None)
+    if key is None:
+        known = " or ".join(key.fingerprint for key in keys)
+        raise DamagedError(f"it was signed with key {bundle.hint}, not with {known}")
+    if not key.accepts(bundle.signature, bundle.message):
+        raise DamagedError(f"the signature is not that of key {key.fingerprint}")
     try:
-        signed = digests_in(said)
+        return digests_in(bundle.statement)
     except ValueError as error:
-        yield f"it is no statement on the files of a model: {error}"
-        return
+        raise DamagedError(f"it is no statement on the files of a model: {error}") from error
+
+
+def _differences(signed: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(signed.keys() | found.keys()):
         if signed.get(name) != found.get(name):
             yield f"{name}: SHA-256 {signed.get(name, 'none')} was signed, the manifest has {found.get(name, 'none')}"

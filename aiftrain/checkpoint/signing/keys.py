@@ -32,11 +32,15 @@ class PublicKey:
     def read(cls, file: Path) -> PublicKey:
         """UserError where `file` cannot be read, or holds no such key."""
         with reading(file):
-            content = file.read_bytes()
+            return cls.parse(file.read_bytes(), str(file))
+
+    @classmethod
+    def parse(cls, content: bytes, where: str) -> PublicKey:
+        """The key in PEM that was found at `where`. UserError, which does not repeat it, where it is none."""
         try:
             return cls(_checked(_module("serialization").load_pem_public_key(content)))
         except ValueError as error:
-            raise UserError(f"{file} holds no public key (PEM, curve P-256, P-384 or P-521): {error}") from error
+            raise UserError(f"{where} holds no public key (PEM, curve P-256, P-384 or P-521): {error}") from error
 
     @property
     def pem(self) -> bytes:

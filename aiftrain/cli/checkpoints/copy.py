@@ -11,6 +11,7 @@ from aiftrain.checkpoint.copying import copy, copy_sealed
 from aiftrain.checkpoint.custody import NAME as CUSTODY
 from aiftrain.checkpoint.fetch import fetch
 from aiftrain.checkpoint.places import Away, Home
+from aiftrain.checkpoint.saved import Saved, saved_away
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.stores.base import Store
 from aiftrain.checkpoint.stores.folder import FolderStore
@@ -18,6 +19,7 @@ from aiftrain.checkpoint.stores.opening import open_store
 from aiftrain.checkpoint.weights_only import refuse_to_resume, weights_only
 from aiftrain.cli import output
 from aiftrain.cli.checkpoints.places import is_bucket, one_run_at, spec_of
+from aiftrain.cli.checkpoints.signers import demanded
 from aiftrain.cli.progress import Bar, Stop
 from aiftrain.errors import EXIT_FAILED, EXIT_OK, ConfigError, DamagedError, UserError
 from aiftrain.run.folder import RunFolder
@@ -71,6 +73,7 @@ def _bring_home(origin: Home | Away, step: int, home: Home, options: argparse.Na
         raise UserError(f"{options.to} is a run folder, and no run goes on from weights only: name an archive's folder")
     entry = origin.contents(step)
     refuse_to_resume(entry.manifest, entry.address)
+    demanded(home.spec, options).check(saved_away(entry))
     lock = RunLock(home.folder.lock)
     lock.acquire()  # a run at work saves there
     try:
@@ -82,24 +85,35 @@ def _bring_home(origin: Home | Away, step: int, home: Home, options: argparse.Na
 
 def _bring_away(origin: Home | Away, step: int, to: ArchiveSpec, options: argparse.Namespace, bar: Bar) -> str | None:
     stored = origin.archive.find(step) if isinstance(origin, Away) else None
-    if isinstance(stored, SealedCheckpoint) and to.is_folder and not options.weights_only:
-        return _copy_sealed(stored, origin, Archive(_store(to, None), origin.lineage), bar)
+    sealed = stored if isinstance(stored, SealedCheckpoint) and not options.weights_only else None
+    if sealed and to.is_folder and not options.public_key:  # nobody needs to open it
+        return _copy_sealed(sealed, origin, Archive(_store(to, None), origin.lineage), bar)
     saved = origin.find(step)
     run = origin.spec if isinstance(origin, Home) else saved.attachments.spec()
+    signers = demanded(run, options)
+    saved = signers.check(saved)
     archive = Archive(_store(to, run), origin.lineage, run.storage.seal.for_archives if run else ())
     if options.weights_only:
         _refuse_in_the_way(run, to, archive)
-        bar.begin(f"step {step:,}, verified", saved.manifest.size)
-        with weights_only(saved, bar.advance) as weights:
-            bar.begin(f"step {step:,} to {to.address}", weights.manifest.size)
-            copy(weights, archive, bar.advance)
+        _copy_weights(saved, archive, bar)
         return None
-    if isinstance(stored, SealedCheckpoint):
-        return _copy_sealed(stored, origin, archive, bar)
+    if sealed:
+        if signers.keys:
+            bar.begin(f"step {step:,}, verified", saved.manifest.size)
+            saved.check_whole(bar.advance)
+        return _copy_sealed(sealed, origin, archive, bar)
     told = _bring_custody(origin, archive)
     bar.begin(f"step {step:,} to {to.address}", saved.manifest.size)
     copy(saved, archive, bar.advance)
     return told
+
+
+def _copy_weights(saved: Saved, archive: Archive, bar: Bar) -> None:
+    step = f"step {saved.manifest.step:,}"
+    bar.begin(f"{step}, verified", saved.manifest.size)
+    with weights_only(saved, bar.advance) as weights:
+        bar.begin(f"{step} to {archive.store.address}", weights.manifest.size)
+        copy(weights, archive, bar.advance)
 
 
 def _copy_sealed(sealed: SealedCheckpoint, origin: Home | Away, archive: Archive, bar: Bar) -> str | None:

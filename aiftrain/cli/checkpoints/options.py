@@ -28,7 +28,7 @@ _PLACES = ("list", "verify", "copy", "prune", "keep", "seal", "reseal", "export"
 _FLAG = {"action": "store_true"}
 _REPEATED = {"action": "append", "default": None, "metavar": "KEY"}
 OPTIONS = (
-    Option("--public-key", ("verify",), "verify the signature too, with this key (PEM)", {"type": Path}),
+    Option("--public-key", ("verify", "copy", "export"), "it has to be signed with this key (PEM)", {"type": Path}),
     Option("--key", ("sign",), "the private key (PEM), in a file for its owner alone", {"type": Path}),
     Option("--passphrase-file", ("sign",), "what opens the key (default: it is asked for)", {"type": Path}),
     Option("--recipient", ("seal", "reseal"), "a public key (age1...) that is to open it; once for each", _REPEATED),

@@ -57,7 +57,7 @@ def test_we_accept_the_official_programs_signature(
     folder = save(catalog, 1).folder
     done = official("sign", "key", folder, "--signature", folder / SIGNATURE, "--private_key", key_file)
     assert done.returncode == 0, done.stderr
-    assert signature_faults(saved_at_home(catalog.find(1)), public_key) == []
+    assert signature_faults(saved_at_home(catalog.find(1)), [public_key]) == []
 
 
 def test_a_checkpoint_is_verified_with_its_signature(
@@ -78,7 +78,7 @@ def test_a_foreign_signature_is_told(
     catalog: Catalog, signed: Checkpoint, public_key: PublicKey, tmp_path: Path
 ) -> None:
     other = new_signing_key(tmp_path / "other.pem")
-    (fault,) = signature_faults(saved_at_home(signed), other)
+    (fault,) = signature_faults(saved_at_home(signed), [other])
     assert str(fault) == f"model.sig: it was signed with key {public_key.fingerprint}, not with {other.fingerprint}"
 
 
@@ -90,7 +90,7 @@ def test_a_signature_that_only_claims_to_be_of_a_key_is_told(
     bundle = read_bundle((signed.folder / SIGNATURE).read_bytes(), "it")
     forged = Bundle(bundle.statement, forger.sign(bundle.message), public_key.fingerprint)
     (signed.folder / SIGNATURE).write_text(forged.to_json())
-    (fault,) = signature_faults(saved_at_home(signed), public_key)
+    (fault,) = signature_faults(saved_at_home(signed), [public_key])
     assert fault.what == f"the signature is not that of key {public_key.fingerprint}"
 
 
@@ -99,7 +99,7 @@ def test_a_signature_of_another_checkpoint_is_told(
 ) -> None:
     other = save(catalog, 2)
     shutil.copy(signed.folder / SIGNATURE, other.folder)
-    faults = [fault.what.split(":")[0] for fault in signature_faults(saved_at_home(other), public_key)]
+    faults = [fault.what.split(":")[0] for fault in signature_faults(saved_at_home(other), [public_key])]
     assert faults == ["manifest.json", shard_name(0), shard_name(1)]
 
 
@@ -119,7 +119,7 @@ def test_what_is_in_one_but_not_in_the_other_is_told(signed: Checkpoint, public_
         (signed.folder / SIGNATURE).write_text(
             Bundle(unsigned.statement, key.sign(unsigned.message), unsigned.hint).to_json()
         )
-        (fault,) = signature_faults(saved_at_home(signed), public_key)
+        (fault,) = signature_faults(saved_at_home(signed), [public_key])
         assert told in fault.what
 
 
@@ -129,7 +129,7 @@ def test_a_signed_sentence_of_another_kind_is_no_signature(
     key = SigningKey.read(key_file, lambda: b"")
     for said in (b"{}", b"[]", b"no JSON", json.dumps({"_type": "x", "predicateType": "y"}).encode()):
         (signed.folder / SIGNATURE).write_text(signed_sentence(said, key))
-        (fault,) = signature_faults(saved_at_home(signed), public_key)
+        (fault,) = signature_faults(saved_at_home(signed), [public_key])
         assert "no statement on the files" in fault.what
 
 
@@ -141,11 +141,11 @@ def test_a_flipped_bit_in_any_byte_of_a_signature_is_found(signed: Checkpoint, p
         damaged = bytearray(content)
         damaged[place] ^= 1 << dice.randrange(8)
         file.write_bytes(damaged)
-        assert signature_faults(saved_at_home(signed), public_key), f"byte {place}"
+        assert signature_faults(saved_at_home(signed), [public_key]), f"byte {place}"
 
 
 def test_signing_reads_no_shard(signed: Checkpoint, public_key: PublicKey, key_file: Path) -> None:
     for rank in (0, 1):
         (signed.folder / shard_name(rank)).unlink()
     sign(signed, SigningKey.read(key_file, lambda: b""))
-    assert signature_faults(saved_at_home(signed), public_key) == []
+    assert signature_faults(saved_at_home(signed), [public_key]) == []

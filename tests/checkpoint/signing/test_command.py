@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,10 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.manifest import FileRecord
+from aiftrain.checkpoint.sealing.keys import IDENTITY_FILE, new_identity
+from aiftrain.checkpoint.sealing.writing import seal_checkpoint
 from aiftrain.checkpoint.signing.keys import PublicKey
+from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.cli.main import main
 from aiftrain.run.folder import RunFolder
+from tests.cli.places import SavedRun
 
 Save = Callable[[Catalog, int], Checkpoint]
 
@@ -85,6 +92,75 @@ def test_an_archive_alone_shows_who_signed(
     assert [fault["what"] for fault in first["faults"]] == ["it is not signed"] and not second["faults"]
     assert main([*verify, "--step", "2"]) == 0
     assert "step 2: signed with" in capsys.readouterr().out
+
+
+def test_what_the_policy_wants_signed_is_not_given_out_otherwise(
+    key_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = SavedRun(tmp_path / "run", policy={"name": "test", "signed_by": [Path(f"{key_file}.pub").read_text()]})
+    run.save(10)
+    (tmp_path / "archive").mkdir()
+    copy = ["checkpoints", "copy", run.path, str(tmp_path / "archive")]
+    export = ["checkpoints", "export", run.path, "--out", str(tmp_path / "model")]
+    for words in (copy, [*copy, "--weights-only"], export):
+        assert main(words) == 2
+        assert "policy.signed_by: " in (told := capsys.readouterr().err) and "it is not signed" in told
+    assert not list((tmp_path / "archive").iterdir()) and not (tmp_path / "model").exists()
+    assert main(["checkpoints", "sign", run.path, "--key", str(key_file)]) == 0
+    assert main(copy) == main(export) == 0
+    back = ["checkpoints", "copy", str(tmp_path / "archive"), run.path]
+    shutil.rmtree(run.home.folder)
+    signature = next((tmp_path / "archive").rglob("model.sig"))
+    signature.rename(tmp_path / "aside")
+    capsys.readouterr()
+    assert main(back) == 2 and "policy.signed_by" in capsys.readouterr().err
+    assert run.home.latest() is None
+    (tmp_path / "aside").rename(signature)
+    assert main(back) == 0 and run.home.verify(10) == []
+
+
+def test_who_reads_an_archive_says_which_key_counts(
+    saved: RunFolder, key_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The policy in a checkpoint is as good as the checkpoint."""
+    for place in ("archive", "second"):
+        (tmp_path / place).mkdir()
+    archive, demanded = str(tmp_path / "archive"), ["--public-key", f"{key_file}.pub"]
+    assert main(["checkpoints", "copy", str(saved.path), archive]) == 0
+    further = ["checkpoints", "copy", archive, str(tmp_path / "second"), *demanded]
+    capsys.readouterr()
+    assert main(further) == 2 and "--public-key: " in capsys.readouterr().err
+    assert main(["checkpoints", "sign", str(saved.path), "--key", str(key_file)]) == 0
+    assert main(["checkpoints", "copy", str(saved.path), archive]) == 0
+    assert main(further) == 0
+
+
+def test_other_content_sealed_for_a_signed_manifest_is_not_exported(
+    key_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Anyone can seal; who knows a signed manifest could put shards of his own beside it."""
+    recipient = new_identity(tmp_path / "team")
+    monkeypatch.setenv(IDENTITY_FILE, str(tmp_path / "team"))
+    seal = {"where": "archives", "recipients": [recipient]}
+    run = SavedRun(tmp_path / "run", storage={"name": "local", "seal": seal})
+    run.save(10)
+    assert main(["checkpoints", "sign", run.path, "--key", str(key_file)]) == 0
+    manifest, signature = run.home.find(10).manifest, run.home.find(10).folder / "model.sig"
+    (tmp_path / "archive").mkdir()
+    archive = Archive(FolderStore(tmp_path / "archive"), run.spec.lineage, (recipient,))
+
+    def forged(record: FileRecord) -> list[bytes]:
+        return [bytes(record.size) if record.name.startswith("rank") else (signature.parent / record.name).read_bytes()]
+
+    seal_checkpoint(archive.store, archive.place(10), manifest, forged, [recipient])
+    archive.put_signature(10, signature.read_bytes())
+    words = ["--public-key", f"{key_file}.pub"]
+    for action in (["export", "--out", str(tmp_path / "model")], ["copy", str(tmp_path / "second")]):
+        (tmp_path / "second").mkdir(exist_ok=True)
+        capsys.readouterr()
+        assert main(["checkpoints", action[0], archive.store.address, *action[1:], *words]) == 1
+        assert "rank-00000.safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists() and not list((tmp_path / "second").rglob("sealed.json"))
 
 
 WRONG = {

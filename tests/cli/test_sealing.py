@@ -81,8 +81,27 @@ def test_a_key_is_changed(
     assert bool(objects & {file.name for file in archive.rglob("*.sealed")}) is not bool(new_keys)
     assert asked(capsys, "verify", archive, "--identity", tmp_path / "next")["intact"] is True
     assert main(["checkpoints", "verify", str(archive), "--identity", str(tmp_path / "team")]) == 2
-    if not new_keys:  # the same command goes on after an interruption, though its identity opens nothing any more
-        assert asked(capsys, *words, "--identity", tmp_path / "team")["resealed"] == []
+    # The same command goes on after an interruption, though its identity opens nothing any more.
+    done = {file: file.read_bytes() for file in archive.rglob("*.sealed")}
+    asked(capsys, *words, "--identity", tmp_path / "team", *new_keys)
+    assert {file: file.read_bytes() for file in archive.rglob("*.sealed")} == done
+    assert asked(capsys, "verify", archive, "--identity", tmp_path / "next")["intact"] is True
+
+
+def test_new_keys_are_not_taken_for_granted(
+    archive: Path, keys: dict[str, str], tmp_path: Path, capsys: Capture
+) -> None:
+    """Wrapped for others is not sealed anew: who asks for new keys with an identity that opens nothing is told."""
+    sealed_for(archive, keys["team"])
+    words = ["reseal", archive, "--recipient", keys["next"], "--identity", tmp_path / "team"]
+    for step in ("10", "20"):
+        asked_for = [*words, "--step", step, *(["--new-keys"] if step == "10" else [])]
+        assert main(["checkpoints", *map(str, asked_for)]) == 0
+    assert main(["checkpoints", *map(str, [*words, "--step", "10", "--new-keys"])]) == 0
+    assert "none of these is in" in refused(capsys, *words, "--step", "20", "--new-keys")
+    words = ["reseal", archive, "--recipient", keys["escrow"], "--identity", tmp_path / "next", "--step", "10"]
+    assert main(["checkpoints", *map(str, words)]) == 0
+    assert "none of these is in" in refused(capsys, *words, "--new-keys")
 
 
 def test_one_recipient_alone_is_warned_of(archive: Path, keys: dict[str, str], capsys: Capture) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import PurePath
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -42,6 +43,7 @@ class Envelope(Digested):
 
     `manifest` is the manifest's digest: who has that manifest can tell, without a key, that this is its checkpoint.
     `rollbacks`: how often the run had gone back when it was made, so that it can be told whether that made it void.
+    `anew`: it was sealed before, and when it was sealed for these recipients its data keys were new.
     """
 
     format: int = 1
@@ -49,6 +51,7 @@ class Envelope(Digested):
     step: int = Field(ge=0)
     manifest: str = Field(pattern=r"^[0-9a-f]{64}$")
     rollbacks: int = Field(0, ge=0)
+    anew: Literal[True] | None = None
     recipients: list[str]
     files: list[SealedFile]
 

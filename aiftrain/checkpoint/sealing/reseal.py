@@ -16,7 +16,7 @@ from aiftrain.checkpoint.sealing.keys import Identities, wrap
 from aiftrain.checkpoint.sealing.opened import open_checkpoint
 from aiftrain.checkpoint.sealing.signature import open_signature, seal_signature, sealed_signature
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint, read_envelope
-from aiftrain.checkpoint.sealing.writing import UNFINISHED, seal_checkpoint
+from aiftrain.checkpoint.sealing.writing import UNFINISHED, seal_checkpoint, tidy
 from aiftrain.checkpoint.stores.base import Store
 from aiftrain.checkpoint.verify import checked
 from aiftrain.errors import MachineError
@@ -53,7 +53,7 @@ def resealed(envelope: Envelope, identities: Identities, recipients: Sequence[st
         return file.model_copy(update={"seal": file.seal.model_copy(update={"key": key})})
 
     return envelope.model_copy(
-        update={"recipients": list(recipients), "files": [anew(file) for file in envelope.files]}
+        update={"anew": None, "recipients": list(recipients), "files": [anew(file) for file in envelope.files]}
     )
 
 
@@ -62,8 +62,12 @@ def seal_anew(
 ) -> SealedCheckpoint:
     """Seal a checkpoint once more, with new data keys, in its place; its old objects are removed.
 
-    Until all is there the old one counts. DamagedError where it is damaged, else as `reseal`.
+    Until all is there the old one counts; who was interrupted later than that gives the same identities again, though
+    they open nothing any more. DamagedError where it is damaged, else as `reseal`.
     """
+    if _is_anew(sealed.envelope, identities, recipients):
+        _finish(sealed, identities, recipients)
+        return sealed
     opened = open_checkpoint(sealed, identities)
 
     def blocks_of(record: FileRecord) -> Iterator[bytes]:
@@ -77,3 +81,17 @@ def seal_anew(
     for file in sealed.envelope.files:
         sealed.store.remove(f"{place}/{file.stored}")
     return new
+
+
+def _is_anew(envelope: Envelope, identities: Identities, recipients: Sequence[str]) -> bool:
+    done = bool(envelope.anew) and envelope.recipients == list(recipients)
+    return done and not set(identities.public) & set(recipients)
+
+
+def _finish(sealed: SealedCheckpoint, identities: Identities, recipients: Sequence[str]) -> None:
+    signature = sealed_signature(sealed)
+    if signature and signature.envelope.recipients != list(recipients):
+        content = open_signature(sealed, identities)
+        assert content is not None, "it is there"
+        seal_signature(sealed, content)
+    tidy(sealed)

@@ -49,7 +49,7 @@ def seal_checkpoint(
     are, and when, is theirs to see in spite of seals.
     """
     store.check_private()
-    writer = _Writer(store, place, manifest, recipients)
+    writer = _Writer(store, place, manifest, recipients, anew=not new)
     writer.resume(progress)
     owed = [record for record in manifest.files if record.name not in writer.done]
     several(lambda record: writer.add(record.name, blocks_of(record), record.size, progress), owed)
@@ -62,11 +62,12 @@ def seal_checkpoint(
 class _Writer:
     """The files at a place that are sealed so far."""
 
-    def __init__(self, store: Store, place: str, manifest: Manifest, recipients: Sequence[str]) -> None:
+    def __init__(self, store: Store, place: str, manifest: Manifest, recipients: Sequence[str], *, anew: bool) -> None:
         self.store = store
         self.place = place
         self.manifest = manifest
         self.recipients = list(recipients)
+        self.anew = anew
         self.done: dict[str, SealedFile] = {}
         self._noted = time.monotonic()
         self._lock = Lock()
@@ -97,8 +98,7 @@ class _Writer:
         found = read_envelope(self.store, self.place, ENVELOPE)
         if found != sealed.envelope:
             raise MachineError(f"{sealed.address}/{ENVELOPE} is not what was sent there")
-        self.store.remove(f"{self.place}/{UNFINISHED}")
-        self._remove_strays(sealed.envelope)
+        tidy(sealed)
         return sealed
 
     def _unfinished(self) -> Envelope | None:
@@ -113,6 +113,7 @@ class _Writer:
             step=self.manifest.step,
             manifest=self.manifest.digest,
             rollbacks=known_rollbacks(self.manifest),
+            anew=True if self.anew else None,
             recipients=self.recipients,
             files=list(self.done.values()),
         )
@@ -120,11 +121,14 @@ class _Writer:
         self.store.write(f"{self.place}/{name}", [content], len(content), new=new)
         return envelope
 
-    def _remove_strays(self, envelope: Envelope) -> None:
-        """What interrupted writers left, whose keys are lost. Not where a commit was set aside: it has its objects."""
-        there = {entry.name for entry in self.store.entries(f"{self.place}/")}
-        if any(name.endswith(f".{ENVELOPE}") for name in there):
-            return
-        for name in there - {f"{self.place}/{file.stored}" for file in envelope.files}:
-            if name.endswith(".sealed") and not is_sealed_signature(name):
-                self.store.remove(name)
+
+def tidy(sealed: SealedCheckpoint) -> None:
+    """Remove what interrupted writers left. Not where a commit was set aside: it has its objects."""
+    store, envelope = sealed.store, sealed.envelope
+    store.remove(f"{envelope.context}/{UNFINISHED}")
+    there = {entry.name for entry in store.entries(f"{envelope.context}/")}
+    if any(name.endswith(f".{ENVELOPE}") for name in there):
+        return
+    for name in there - {f"{envelope.context}/{file.stored}" for file in envelope.files}:
+        if name.endswith(".sealed") and not is_sealed_signature(name):
+            store.remove(name)

@@ -132,17 +132,27 @@ def test_it_is_sealed_with_the_rest_and_for_the_same(
 
 
 def test_new_keys_that_are_interrupted_leave_the_signature(
-    signed: Checkpoint, archive: Archive, team: Identities, public_key: PublicKey, monkeypatch: pytest.MonkeyPatch
+    signed: Checkpoint,
+    archive: Archive,
+    team: Identities,
+    public_key: PublicKey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     copy(saved_at_home(signed), Archive(archive.store, LINEAGE, team.public))
 
     def killed(*_: object) -> None:
         raise StoppedEarly("before the signature is sealed anew")
 
-    monkeypatch.setattr(resealing, "seal_signature", killed)
-    with pytest.raises(StoppedEarly):
-        seal_anew(sealed_in(archive), team, team.public)
-    assert faults(archive, team, public_key) == []
+    new_identity(tmp_path / "next")
+    following = Identities.read(tmp_path / "next")
+    with monkeypatch.context() as patch, pytest.raises(StoppedEarly):
+        patch.setattr(resealing, "seal_signature", killed)
+        seal_anew(sealed_in(archive), team, following.public)
+    stray = Path(archive.address) / "step-00000001" / "rank-00000.0123456789abcdef.sealed"  # as a kill would have left
+    stray.write_bytes(b"of the old keys")
+    seal_anew(sealed_in(archive), team, following.public)
+    assert faults(archive, following, public_key) == [] and not stray.exists()
 
 
 def _names(archive: Archive) -> set[str]:

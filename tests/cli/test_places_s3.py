@@ -6,28 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from aiftrain.checkpoint.sealing.keys import IDENTITY_FILE, new_identity
 from aiftrain.cli.main import main
 from tests.cli.places import SavedRun, asked
-from tests.rigs.buckets import new_bucket, service_of
+from tests.rigs.buckets import new_bucket
 from tests.rigs.ceph import CephRig
 
 Capture = pytest.CaptureFixture[str]
 EUROPE = {"name": "rig", "checkpoints": {"locations": ["FI"], "unknown": ["operator_seat", "owner_seat"]}}
-
-
-@pytest.fixture
-def conf(ceph: CephRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that describes the rig as a service, and its keys in the environment."""
-    folder = tmp_path / "conf" / "storage"
-    folder.mkdir(parents=True)
-    service = service_of(ceph).model_dump(mode="json")
-    (folder / "rig.yaml").write_text(yaml.safe_dump({"name": "rig", "service": service}))
-    monkeypatch.setenv("AIFTRAIN_S3_RIG_ACCESS_KEY_ID", ceph.users[0].access_key)
-    monkeypatch.setenv("AIFTRAIN_S3_RIG_SECRET_ACCESS_KEY", ceph.users[0].secret_key)
-    return tmp_path / "conf"
 
 
 @pytest.fixture

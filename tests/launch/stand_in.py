@@ -37,7 +37,7 @@ def main() -> None:
         case "steps":
             take_steps(folder, stem, behaviour, stop)
         case "fail":
-            time.sleep(behaviour.get("after", 0.0))
+            wait_for(stem.parent / behaviour.get("after", f"{stem.name}.start.json"))
             leave(stem, behaviour["code"], behaviour["message"])
         case "vanish":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -57,6 +57,12 @@ def take_steps(folder: RunFolder, stem: Path, behaviour: dict[str, float], stop:
             (stem.parent / f"saved-{RANK}").touch()
             leave(stem, 75, "")
     leave(stem, 0, "")
+
+
+def wait_for(file: Path) -> None:
+    """Until another rank has left `file`: no machine is too busy for that order."""
+    while not file.exists():
+        time.sleep(0.01)
 
 
 def wait(stem: Path, stop: list[int]) -> None:

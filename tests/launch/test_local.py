@@ -77,9 +77,12 @@ def test_a_run_that_ends_says_what_to_do_next(run_folder: RunFolder) -> None:
 
 
 def test_the_first_real_error_is_what_the_user_sees(run_folder: RunFolder) -> None:
-    """After a second, so that both ranks are there, however busy the machine is."""
-    peer = {"does": "fail", "after": 1, "code": 1, "message": "RuntimeError: Connection closed by peer [127.0.0.1]:999"}
-    behave(run_folder, peer, {"does": "fail", "after": 1.3, "code": 1, "message": "the disk is full"})
+    fail = {"does": "fail", "code": 1}
+    peer = fail | {
+        "after": "rank-00001.start.json",
+        "message": "RuntimeError: Connection closed by peer [127.0.0.1]:999",
+    }
+    behave(run_folder, peer, fail | {"after": "rank-00000.exit.json", "message": "the disk is full"})
     code, screen = train(run_folder)
     assert code == 1
     assert "rank 1: the disk is full" in screen
@@ -95,7 +98,7 @@ def test_a_user_error_of_a_rank_is_exit_2(run_folder: RunFolder) -> None:
 
 
 def test_a_killed_rank_is_named(run_folder: RunFolder) -> None:
-    peer = {"does": "fail", "after": 0.2, "code": 1, "message": "Connection closed by peer"}
+    peer = {"does": "fail", "after": "rank-00001.start.json", "code": 1, "message": "Connection closed by peer"}
     behave(run_folder, peer, {"does": "vanish"})
     code, screen = train(run_folder)
     assert code == 1

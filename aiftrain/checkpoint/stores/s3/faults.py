@@ -9,7 +9,7 @@ from http.client import HTTPException
 from typing import Any
 
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
-from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from aiftrain.errors import AiftrainError, MachineError, UserError
@@ -92,13 +92,19 @@ def explain_silence(error: Exception, what: str, host: str, waited: float) -> Ma
         reason = f"{host} has no address here: is its name right, and may this machine ask for names?"
     elif isinstance(error, NewConnectionError):
         reason = f"{host} cannot be reached ({str(error).rpartition(': ')[2]})"
-    elif isinstance(error, HTTPTimeoutError):
+    elif _timed_out(error):
         reason = f"{host} does not answer in time"
     elif isinstance(error, ClientError):
         reason = f"{host} answers {error.response.get('Error', {}).get('Code', '')}"
     else:
         reason = f"{host} breaks off the connection"
     return MachineError(f"cannot {what}: {reason}; tried for {waited:.0f} seconds")
+
+
+def _timed_out(error: Exception) -> bool:
+    """A wait that ended while a request was still being sent is to urllib3 a connection that was aborted."""
+    aborted = isinstance(error, ProtocolError) and any(isinstance(cause, TimeoutError) for cause in error.args)
+    return aborted or isinstance(error, HTTPTimeoutError)
 
 
 def _verification(error: SSLError) -> ssl.SSLCertVerificationError | None:

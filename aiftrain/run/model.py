@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -178,7 +179,7 @@ class ModelSpec(Strict):
 
     @property
     def expert_layers(self) -> int:
-        return sum(self.has_experts(layer) for layer in range(self.num_layers))
+        return sum(map(self.has_experts, range(self.num_layers))) if self.moe else 0
 
     @property
     def attention_matmul_parameters(self) -> int:
@@ -225,10 +226,7 @@ class ModelSpec(Strict):
 
     def layer_parameters(self, layer: int) -> int:
         """All weights of layer `layer`, counted from 0."""
-        around = self.attention_parameters + 2 * self.norm_parameters
-        if not self.has_experts(layer):
-            return around + self.mlp_parameters(self.intermediate_size)
-        return around + self._routing_parameters + self.layer_expert_parameters
+        return self._block_parameters(self.has_experts(layer))
 
     @property
     def embedding_parameters(self) -> int:
@@ -249,7 +247,7 @@ class ModelSpec(Strict):
     @property
     def parameters(self) -> int:
         """All weights of the model, to the unit."""
-        layers = sum(self.layer_parameters(layer) for layer in range(self.num_layers))
+        layers = self._over_layers(self._block_parameters)
         return self.embedding_parameters + layers + self.norm_parameters + self.head_parameters
 
     @property
@@ -266,21 +264,16 @@ class ModelSpec(Strict):
 
     def layer_matmul_parameters(self, layer: int) -> int:
         """Weights of the matrices that one token is multiplied with in layer `layer`, counted from 0."""
-        if self.moe is None or not self.has_experts(layer):
-            return self.attention_matmul_parameters + self.mlp_matmul_parameters(self.intermediate_size)
-        sizes = self.moe.experts_per_token * self.moe.expert_intermediate_size + self.moe.shared_intermediate_size
-        router = self.hidden_size * self.moe.num_experts
-        return self.attention_matmul_parameters + self.mlp_matmul_parameters(sizes) + router
+        return self._block_matmul_parameters(self.has_experts(layer))
 
     @property
     def active_matmul_parameters(self) -> int:
         """Weights of the matrices that one token is multiplied with, the output projection among them."""
-        layers = sum(self.layer_matmul_parameters(layer) for layer in range(self.num_layers))
-        return layers + self.vocab_size * self.hidden_size
+        return self._over_layers(self._block_matmul_parameters) + self.vocab_size * self.hidden_size
 
     def layer_flops_per_token(self, layer: int, sequence_length: int) -> float:
         """What layer `layer`, counted from 0, adds to `flops_per_token`."""
-        context = self._mean_context(layer, sequence_length)
+        context = self._mean_context(sequence_length, window=self.has_window(layer))
         return 6.0 * self.layer_matmul_parameters(layer) + 6 * (self.query_size + self.mixed_size) * context
 
     @property
@@ -297,18 +290,40 @@ class ModelSpec(Strict):
         length / 2. The embedding look-up is no product; the output head is one. Document masks reduce the real
         work further and are not credited.
         """
-        layers = (self.layer_flops_per_token(layer, sequence_length) for layer in range(self.num_layers))
-        return sum(layers) + self.head_flops_per_token
+        near = sum(map(self.has_window, range(self.num_layers))) if self.sliding_window else 0
+        contexts = near * self._mean_context(sequence_length, window=True)
+        contexts += (self.num_layers - near) * self._mean_context(sequence_length, window=False)
+        return 6.0 * self.active_matmul_parameters + 6 * (self.query_size + self.mixed_size) * contexts
 
-    def _mean_context(self, layer: int, sequence_length: int) -> float:
-        window = min(self.sliding_window or sequence_length, sequence_length)
-        reach = window if self.has_window(layer) else sequence_length
+    def _mean_context(self, sequence_length: int, *, window: bool) -> float:
+        reach = min(self.sliding_window or sequence_length, sequence_length) if window else sequence_length
         return reach - reach**2 / (2 * sequence_length)
+
+    def _over_layers(self, of_one: Callable[[bool], int]) -> int:
+        """What all layers have together: two products and no loop, for a search of layouts asks thousands of times."""
+        with_experts = self.expert_layers
+        return (self.num_layers - with_experts) * of_one(False) + with_experts * of_one(True)
+
+    def _block_parameters(self, experts: bool) -> int:
+        """All weights of a layer, with experts or with one MLP."""
+        around = self.attention_parameters + 2 * self.norm_parameters
+        if not experts:
+            return around + self.mlp_parameters(self.intermediate_size)
+        return around + self._routing_parameters + self.layer_expert_parameters
+
+    def _block_matmul_parameters(self, experts: bool) -> int:
+        """Weights of the matrices that one token is multiplied with in a layer, with experts or with one MLP."""
+        if self.moe is None or not experts:
+            return self.attention_matmul_parameters + self.mlp_matmul_parameters(self.intermediate_size)
+        sizes = self.moe.experts_per_token * self.moe.expert_intermediate_size + self.moe.shared_intermediate_size
+        router = self.hidden_size * self.moe.num_experts
+        return self.attention_matmul_parameters + self.mlp_matmul_parameters(sizes) + router
 
     @property
     def _routing_parameters(self) -> int:
         """What a layer with experts has beside them: the router and the shared MLP."""
-        assert self.moe is not None
+        if self.moe is None:
+            return 0
         shared = self.moe.shared_intermediate_size
         return self.hidden_size * self.moe.num_experts + (self.mlp_parameters(shared) if shared else 0)
 

@@ -5,11 +5,12 @@ Reading them takes no Hydra, so that tables and "did you mean" are quick.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import itertools
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +121,19 @@ def _first(choices: list[str], folder: str) -> str:
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping; UserError with the place of the mistake where it does not."""
     try:
-        document = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        state = file.stat()
+        document = _parsed(file, state.st_mtime_ns, state.st_size)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise UserError(f"{file} holds no keys: a mapping such as `name: value` is expected")
-    return document
+    return copy.deepcopy(document)  # the caller's own, to take keys out of
+
+
+@cache
+def _parsed(file: Path, _changed_ns: int, _size: int) -> object:
+    """What a file held then. Where no factory is named, all are read for each run that is composed."""
+    return yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
 
 
 def folder_of(path: str) -> Path:

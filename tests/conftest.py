@@ -16,7 +16,13 @@ from aiftrain.run.spec import RunSpec
 if TYPE_CHECKING:
     from tests.rigs.ceph import CephRig
 
+# Files that take minutes and cannot be shared out. They come first: whoever got one last would leave the others idle.
+LONG = ("test_docs.py", "test_strategies.py", "test_swapping.py", "test_elastic.py")
 NO_SKIP = os.environ.get("AIFTRAIN_NO_SKIP") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 
@@ -39,6 +40,19 @@ def as_on_a_gpu(folder: RunFolder) -> RunFolder:
     return folder
 
 
+@pytest.fixture(scope="module")
+def in_fp32(nursery: Nursery, new_run: NewRun) -> Callable[..., RunFolder]:
+    """One rank in fp32, once for each model and optimizer."""
+
+    @cache
+    def train(*words: str) -> RunFolder:
+        folder = new_run(*SMALL, "train.precision=fp32", "parallelism=ddp", *words, ranks=1)
+        assert start(nursery, folder, 1).wait() == [0]
+        return folder
+
+    return train
+
+
 @pytest.mark.parametrize(
     ("ranks", "strategy", "model"),
     [
@@ -61,25 +75,27 @@ def as_on_a_gpu(folder: RunFolder) -> RunFolder:
         ),
     ],
 )
-def test_fp16_weights_follow_fp32(nursery: Nursery, new_run: NewRun, ranks: int, strategy: str, model: str) -> None:
+def test_fp16_weights_follow_fp32(
+    nursery: Nursery, new_run: NewRun, in_fp32: Callable[..., RunFolder], ranks: int, strategy: str, model: str
+) -> None:
     """Losses, and gradient norms, which the scale would be seen in, also where it doubles: in steps 3, 6 and 9."""
     words = (*strategy.split()[1:], *MODELS[model])
     folder = as_on_a_gpu(new_run(*SMALL, f"parallelism={strategy.split()[0]}", *words, ranks=ranks))
-    single = new_run(*SMALL, "train.precision=fp32", "parallelism=ddp", *words_of_model(words), ranks=1)
+    single = in_fp32(*words_of_model(words))
     ran = start(nursery, folder, ranks)
     assert ran.wait() == [0] * ranks, ran.log()
-    assert start(nursery, single, 1).wait() == [0]
     assert [losses(folder, "loss_scale")[step] for step in (2, 3, 6, 9)] == [1024, 2048, 4096, 8192]
     assert farthest(losses(folder), losses(single)) < 2e-4
     assert farthest(losses(folder, "grad_norm"), losses(single, "grad_norm")) < 3e-3
     assert losses(single, "loss_scale") == {}
 
 
-def test_products_in_fp16_on_fp32_weights_follow_fp32(nursery: Nursery, new_run: NewRun) -> None:
+def test_products_in_fp16_on_fp32_weights_follow_fp32(
+    nursery: Nursery, new_run: NewRun, in_fp32: Callable[..., RunFolder]
+) -> None:
     """By autocast: without ZeRO, where aiftrain scales and not DeepSpeed."""
-    folder, single = new_run(*SMALL, "parallelism=ddp"), new_run(*SMALL, "train.precision=fp32", ranks=1)
+    folder, single = new_run(*SMALL, "parallelism=ddp"), in_fp32()
     assert nursery.start(folder, 2).wait() == [0, 0]
-    assert start(nursery, single, 1).wait() == [0]
     assert losses(folder, "loss_scale")[10] == 8192
     assert farthest(losses(folder), losses(single)) < 1e-4
     assert farthest(losses(folder, "grad_norm"), losses(single, "grad_norm")) < 1e-3

@@ -1,7 +1,11 @@
-"""Ranks killed at random moments, most of them while saving: no checkpoint is lost, and the numbers stay the same."""
+"""Ranks killed at random moments, most of them while saving: no checkpoint is lost, and the numbers stay the same.
+
+AIFTRAIN_KILLS is how many kills there are, for a campaign.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -14,12 +18,13 @@ from aiftrain.run.folder import RunFolder, read_lines
 from tests.ranks.conftest import Nursery, events, losses
 
 pytestmark = pytest.mark.ranks
-
+KILLS = int(os.environ.get("AIFTRAIN_KILLS", "15"))
 SAVES_ALL_THE_TIME = ("storage.save_every=1", "storage.keep_last=2", "train.evaluate_every=0")
 
 
 @pytest.mark.parametrize(
-    ("kills", "steps"), [(6, 60), pytest.param(50, 400, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    ("kills", "steps"),
+    [(6, 60), pytest.param(KILLS, 8 * KILLS, marks=[pytest.mark.slow, pytest.mark.timeout(120 + 20 * KILLS)])],
 )
 def test_every_restart_goes_on_from_a_complete_checkpoint(
     nursery: Nursery, new_run: Callable[..., RunFolder], kills: int, steps: int

@@ -24,40 +24,44 @@ pytestmark = [
 
 
 def start(
-    tmp_path: Path, name: str, ranks: int, *overrides: str, command: str = OPENMPI
+    tmp_path: Path, name: str, *overrides: str, command: str = OPENMPI
 ) -> tuple[RunFolder, subprocess.Popen[str]]:
     """`python -m aiftrain` with the tiny recipe, in a folder of its own with a name to quote."""
     folder = RunFolder(tmp_path / f"{name} mit $HOME")
     given = os.environ | library_path(command, tmp_path)
-    own = [f'run_dir="{folder.path}"', f"launcher.ranks_per_node={ranks}", "train.micro_batch=1", *overrides]
+    own = [f'run_dir="{folder.path}"', "launcher.ranks_per_node=4", "train.micro_batch=1", *overrides]
     words = [sys.executable, "-m", "aiftrain", *TINY, *own]
     process = subprocess.Popen(words, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return folder, process
 
 
-def trained(tmp_path: Path, name: str, ranks: int, *overrides: str, command: str = OPENMPI) -> dict[int, float]:
-    folder, process = start(tmp_path, name, ranks, *overrides, command=command)
+def trained(tmp_path: Path, name: str, *overrides: str, command: str = OPENMPI) -> dict[int, float]:
+    folder, process = start(tmp_path, name, *overrides, command=command)
     screen, _ = process.communicate(timeout=200)
     assert process.returncode == 0, screen
     return losses(folder)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_every_launcher_gives_the_losses_of_launcher_local(ranks: int, tmp_path: Path) -> None:
-    local = trained(tmp_path, "local", ranks, "launcher=local")
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """The losses of launcher=local."""
+    found = trained(tmp_path_factory.mktemp("local"), "local", "launcher=local")
+    assert len(found) == 20
+    return found
+
+
+def test_every_launcher_gives_the_losses_of_launcher_local(local: dict[int, float], tmp_path: Path) -> None:
     others = {
-        name: trained(tmp_path, name, ranks, "launcher=mpi", f"launcher.mpiexec={command}", command=command)
+        name: trained(tmp_path, name, "launcher=mpi", f"launcher.mpiexec={command}", command=command)
         for name, command in zip(NAMES, MPIEXECS, strict=True)
     }
-    others["deepspeed"] = trained(tmp_path, "deepspeed", ranks, "launcher=deepspeed")
-    assert len(local) == 20
+    others["deepspeed"] = trained(tmp_path, "deepspeed", "launcher=deepspeed")
     assert others == dict.fromkeys(others, local)
 
 
-def test_the_script_by_hand_gives_them_too_stopped_and_gone_on_with(tmp_path: Path) -> None:
+def test_the_script_by_hand_gives_them_too_stopped_and_gone_on_with(local: dict[int, float], tmp_path: Path) -> None:
     """The command line is interrupted; job.sh goes on alone, as on a machine where no aiftrain submits."""
-    straight = trained(tmp_path, "straight", 2, "launcher=local")
-    folder, process = start(tmp_path, "by hand", 2, "launcher=mpi")
+    folder, process = start(tmp_path, "by hand", "launcher=mpi")
     deadline = time.monotonic() + 90
     while 3 not in losses(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -66,4 +70,4 @@ def test_the_script_by_hand_gives_them_too_stopped_and_gone_on_with(tmp_path: Pa
     assert process.returncode == 75
     again = subprocess.run(["bash", folder.job_sh], cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert losses(folder) == straight
+    assert losses(folder) == local

@@ -23,6 +23,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from aiftrain.checkpoint.digested import parse
@@ -242,15 +243,15 @@ def signature_of(entry: Contents) -> bytes | None:
     return entry.signature() if isinstance(entry, Archived) else open_signature(entry.sealed, entry.identities)
 
 
-def open_contents(entry: Stored, manifest: Manifest | None = None) -> Contents:
+def open_contents(entry: Stored, manifest: Manifest | None = None, identity: Path | None = None) -> Contents:
     """What is in a checkpoint. `manifest`: as another rank has read it already.
 
-    UserError where it is sealed, and AIFTRAIN_IDENTITY_FILE names no identity that opens it.
+    UserError where it is sealed, and neither `identity` nor AIFTRAIN_IDENTITY_FILE names an identity that opens it.
     """
     if isinstance(entry, Archived):
         return entry
     try:
-        identities = Identities.given(None)
+        identities = Identities.given(identity)
     except UserError as error:
-        raise UserError(f"{entry.address} is for {', '.join(entry.envelope.recipients)}; {error}") from None
+        raise UserError(f"{entry.address} is sealed for {', '.join(entry.envelope.recipients)}: {error}") from None
     return OpenedCheckpoint(entry, identities, manifest) if manifest else open_checkpoint(entry, identities)

@@ -28,6 +28,7 @@ from aiftrain.checkpoint.custody import Custody
 from aiftrain.checkpoint.durable import machine_errors, remove_tree
 from aiftrain.checkpoint.manifest import MANIFEST, Manifest, read_manifest
 from aiftrain.checkpoint.milestones import read_milestones
+from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.shards import CheckpointReader
 from aiftrain.checkpoint.sources import FileSource
 from aiftrain.checkpoint.verify import Fault, check_files, check_sizes
@@ -172,7 +173,7 @@ class Catalog:
         self.custody.add("saved", manifest.step, manifest)
         return checkpoint
 
-    def verify(self, step: int) -> list[Fault]:
+    def verify(self, step: int, progress: Progress = unwatched) -> list[Fault]:
         """Read the checkpoint of `step` again, and compare with the manifest.
 
         UserError where `step` has no complete checkpoint.
@@ -181,7 +182,7 @@ class Catalog:
             entry = self.find(step)
         except DamagedError as error:
             return [Fault(MANIFEST, str(error))]
-        return [*self.custody_faults(entry), *check_files(entry.folder, entry.manifest.files)]
+        return [*self.custody_faults(entry), *check_files(entry.folder, entry.manifest.files, progress)]
 
     def adopt(self) -> None:
         """Have custody know all complete checkpoints that it may not know yet: at each start of a run.

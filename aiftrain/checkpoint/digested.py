@@ -60,4 +60,5 @@ def parse(content: bytes, where: str, model: type[T]) -> T:
 def first_fault(error: ValidationError) -> str:
     """The first thing that pydantic found wrong with a document, on one line."""
     fault = error.errors()[0]
-    return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+    where = ".".join(str(part) for part in fault["loc"])  # nowhere, where it is no JSON at all
+    return f"{where}: {fault['msg']}" if where else fault["msg"]

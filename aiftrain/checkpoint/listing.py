@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,11 +11,14 @@ from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.custody import NAME as CUSTODY
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.manifest import Manifest
+from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.saved import saved_at_home
 from aiftrain.checkpoint.signing.checkpoint import signature_faults
 from aiftrain.checkpoint.signing.keys import PublicKey
 from aiftrain.checkpoint.verify import Fault
 from aiftrain.errors import DamagedError, UserError
+
+Watch = Callable[[int, int], Progress]  # is told the step and the bytes of what is to be read; who hears of its blocks
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,19 @@ def summaries(catalog: Catalog) -> list[Summary]:
     return [_summary(catalog, step) for step in catalog.steps()]
 
 
-def verify(catalog: Catalog, step: int | None = None, signer: PublicKey | None = None) -> list[Verification]:
+def verify(
+    catalog: Catalog, step: int | None = None, signer: PublicKey | None = None, watch: Watch = lambda *_: unwatched
+) -> list[Verification]:
     """Read one checkpoint, or all that have a manifest, in full. UserError where there is nothing to read.
 
-    With `signer`, a checkpoint that is not signed with its key is at fault as well.
+    With `signer`, a checkpoint that is not signed with its key is at fault as well. `watch` is told of each.
     """
     if step is not None:
-        return [_verification(catalog, step, signer)]
+        return [_verification(catalog, step, signer, watch)]
     steps = [summary.step for summary in summaries(catalog) if summary.status != "incomplete"]
     if not steps:
         raise UserError(f"{catalog.folder} has no checkpoint to verify")
-    return [_verification(catalog, step, signer) for step in steps]
+    return [_verification(catalog, step, signer, watch) for step in steps]
 
 
 def _summary(catalog: Catalog, step: int) -> Summary:
@@ -72,11 +78,11 @@ def kind(manifest: Manifest) -> str:
     return "complete, weights only" if manifest.holds else ""
 
 
-def _verification(catalog: Catalog, step: int, signer: PublicKey | None) -> Verification:
-    faults = _unsigned(catalog, step, signer) if signer else []
-    return Verification(
-        step, _size_on_disk(catalog, step), (*faults, *_unaccounted(catalog, step), *catalog.verify(step))
-    )
+def _verification(catalog: Catalog, step: int, signer: PublicKey | None, watch: Watch) -> Verification:
+    size = _size_on_disk(catalog, step)
+    damage = catalog.verify(step, watch(step, size))
+    unsigned = _unsigned(catalog, step, signer) if signer else []
+    return Verification(step, size, (*unsigned, *_unaccounted(catalog, step), *damage))
 
 
 def _unaccounted(catalog: Catalog, step: int) -> list[Fault]:

@@ -93,7 +93,7 @@ class Home:
         return saved_at_home(self.catalog.find(step))
 
     def verify(self, step: int, progress: Progress = unwatched) -> list[Fault]:
-        return self.catalog.verify(step)
+        return self.catalog.verify(step, progress)
 
     def remove(self, step: int) -> None:
         self.catalog.remove(step)
@@ -104,9 +104,13 @@ class Home:
 
 @dataclass(frozen=True)
 class Away:
-    """An archive, or the part of one that is this run's."""
+    """An archive, or the part of one that is this run's. `identity`: the file of the key that opens what is sealed.
+
+    Without it, that which AIFTRAIN_IDENTITY_FILE names.
+    """
 
     archive: Archive
+    identity: Path | None = None
 
     @property
     def address(self) -> str:
@@ -126,8 +130,8 @@ class Away:
         return saved_away(self.contents(steps[-1]))
 
     def contents(self, step: int) -> Contents:
-        """A complete checkpoint, opened where it is sealed: with the identity in the file AIFTRAIN_IDENTITY_FILE."""
-        return open_contents(self.archive.find(step))
+        """A complete checkpoint, opened where it is sealed."""
+        return open_contents(self.archive.find(step), identity=self.identity)
 
     def verify(
         self,
@@ -197,10 +201,10 @@ def _is_committed(entries: list[Entry]) -> bool:
     return any(entry.name.rpartition("/")[2] in (MANIFEST, ENVELOPE) for entry in entries)
 
 
-def archives_in(store: Store, digits: str = "") -> list[Away]:
+def archives_in(store: Store, digits: str = "", identity: Path | None = None) -> list[Away]:
     """The runs in a store whose lineage begins with `digits`. UserError, naming those there are, where none does."""
     there = sorted(set(filter(_LINEAGE.fullmatch, _first_parts(store))))
-    found = [Away(Archive(store, lineage)) for lineage in there if lineage.startswith(digits)]
+    found = [Away(Archive(store, lineage), identity) for lineage in there if lineage.startswith(digits)]
     if not there:
         raise UserError(
             f"{store.address} is no archive: nothing in it is named after a run (12 hexadecimal digits); "

@@ -17,10 +17,8 @@ from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.sealing.opened import OpenedCheckpoint
 from aiftrain.checkpoint.shards import CheckpointReader
 from aiftrain.checkpoint.signing.bundle import SIGNATURE
-from aiftrain.checkpoint.verify import Fault, check_contents
+from aiftrain.checkpoint.verify import BLOCK, Fault, check_contents
 from aiftrain.errors import DamagedError
-
-_BLOCK = 1 << 19  # bytes: some of them stay in the cache of a core
 
 
 @dataclass(frozen=True)
@@ -76,5 +74,5 @@ def _blocks(folder: Path, record: FileRecord) -> Iterator[bytes]:
         size = os.fstat(stream.fileno()).st_size
         if size != record.size:
             raise DamagedError(f"{file} is damaged: {record.size} bytes were written, {size} are there")
-        while block := stream.read(_BLOCK):
+        while block := stream.read(BLOCK):
             yield block

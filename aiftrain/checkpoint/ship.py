@@ -42,6 +42,10 @@ class Watch(Protocol):
 
     def arrived(self, arrival: Arrival) -> None: ...
 
+    def signed(self, arrival: Arrival) -> None:
+        """The signature has followed, of a checkpoint that arrived before."""
+        ...
+
     def failed(self, failure: Failure) -> None: ...
 
 
@@ -199,7 +203,7 @@ class Shipper:
         signature, noted = saved_at_home(entry).signature(), self.ledger.find(entry.manifest, place.address)
         if signature and noted and noted.signature != _sha256(signature):
             place.archive.put_signature(entry.step, signature)
-            self._note(place, entry, noted.sent, signature)
+            self.watch.signed(self._note(place, entry, noted.sent, signature))
 
     def _bring_custody(self, place: _Place) -> None:
         """Whatever home has noted since this process last brought it there."""

@@ -40,7 +40,7 @@ def _row(seen: Seen) -> tuple[str, ...]:
         contact.protocol,
         contact.process,
         _when(seen.first),
-        _when(seen.last),
+        _when(seen.last, since=seen.first),
         _writers(seen.writers),
         contact.rule or contact.outcome,
     )
@@ -59,5 +59,7 @@ def _writers(writers: set[str]) -> str:
     return f"{len(writers)} ranks" if len(writers) > 1 else "".join(writers)
 
 
-def _when(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+def _when(moment: float, since: float = 0.0) -> str:
+    """Without its day, where that is the day of `since`: a line is to fit a terminal."""
+    day, clock = (time.strftime(form, time.localtime(moment)) for form in ("%Y-%m-%d", "%H:%M:%S"))
+    return clock if day == time.strftime("%Y-%m-%d", time.localtime(since)) else f"{day} {clock}"

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_NAME = 20  # characters of a name that stay on one line, however narrow the terminal
 _SCALES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
@@ -34,10 +35,11 @@ def print_json(document: Any) -> None:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> Table:
-    """A plain table; columns in `numbers` are set right."""
-    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    """A plain table; columns in `numbers` are set right. The first, of names that people copy, is folded last."""
+    grid, rows = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0)), list(rows)
     for place, name in enumerate(header):
-        grid.add_column(name, justify="right" if place in numbers else "left", overflow="fold")
+        whole = min(max((len(row[0]) for row in rows), default=0), _NAME) if place == 0 else None
+        grid.add_column(name, justify="right" if place in numbers else "left", overflow="fold", min_width=whole)
     for row in rows:
         grid.add_row(*map(Text, row))
     return grid

@@ -7,8 +7,11 @@ import threading
 from types import FrameType, TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 
+from aiftrain.cli import output
 from aiftrain.errors import StoppedEarly
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -53,15 +56,28 @@ class Stop:
         self._came.set()
 
 
+class _Speed(ProgressColumn):
+    """`351.5 MiB/s`, in the units of the size beside it, which rich's own is not."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{output.size(task.speed or 0)}/s", no_wrap=True)
+
+
 class Bar:
     """Shows one piece of work at a time, in bytes."""
 
     def __init__(self, console: Console, stop: Stop) -> None:
         self.console = console
         self._stop = stop
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
         self._progress = Progress(
-            *columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            BarColumn(20),
+            DownloadColumn(binary_units=True, table_column=Column(no_wrap=True)),
+            _Speed(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            expand=True,
         )
 
     def __enter__(self) -> Bar:

@@ -30,12 +30,14 @@ _HEADINGS = {
     "owner_seat": "owner in",
     "title": "what it is",
 }
-_HELP = "everything about one of them, with its sources; storage check ADDRESS: does that place keep what it is given"
+_HELP = "everything about one of them, with its sources"
+_CHECK = "; check ADDRESS: whether a bucket or a folder keeps what it is given, tried with your keys"
 _NUMBERS = {"nodes_total", "devices_per_node", "device_memory_gib", "peak_bf16_tflops"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="show NAME", help=_HELP)
+    check = _CHECK if parser.get_default("verb") == "storage" else ""
+    parser.add_argument("words", nargs="*", metavar="show NAME", help=_HELP + check)
 
 
 def run(options: argparse.Namespace) -> int:

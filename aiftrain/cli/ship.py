@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         shipper = Shipper(catalog, destinations(spec), told)
         patient = options.follow and not options.with_ranks
         failures = _ship(shipper, stop, _end(folder, options, stop), patient=patient)
-    _tell(folder, catalog, told.arrivals, failures, options)
+    _tell(folder, catalog, told, failures, options)
     return EXIT_FAILED if failures else EXIT_OK
 
 
@@ -116,6 +116,7 @@ class _Told:
 
     def __init__(self, bar: Bar) -> None:
         self.arrivals: list[Arrival] = []
+        self.signed_later: list[Arrival] = []
         self._bar = bar
         self.progress = bar.advance
 
@@ -127,6 +128,10 @@ class _Told:
         self.arrivals.append(arrival)
         self._print(f"step {arrival.step:,} is at {arrival.archive} ({output.size(arrival.size)}, confirmed)")
 
+    def signed(self, arrival: Arrival) -> None:
+        self.signed_later.append(arrival)
+        self._print(f"the signature of step {arrival.step:,} is at {arrival.archive}")
+
     def failed(self, failure: Failure) -> None:
         self._bar.end()
         what = "" if failure.step is None else f"step {failure.step:,}, "
@@ -137,7 +142,7 @@ class _Told:
 
 
 def _tell(
-    folder: RunFolder, catalog: Catalog, arrivals: list[Arrival], failures: list[Failure], options: argparse.Namespace
+    folder: RunFolder, catalog: Catalog, told: _Told, failures: list[Failure], options: argparse.Namespace
 ) -> None:
     if options.json:
         output.print_json(
@@ -145,11 +150,12 @@ def _tell(
                 "run": str(folder.path),
                 "home": str(catalog.folder),
                 "complete": not failures,
-                "arrived": [arrival.model_dump(mode="json") for arrival in arrivals],
+                "arrived": [arrival.model_dump(mode="json") for arrival in told.arrivals],
+                "signed": [arrival.model_dump(mode="json") for arrival in told.signed_later],
                 "failures": [asdict(failure) for failure in failures],
             }
         )
     elif failures:
         print("aiftrain: not all is there; the same command goes on", file=sys.stderr)
-    elif not arrivals:
+    elif not told.arrivals and not told.signed_later:
         output.console().print("nothing to ship: every archive has all complete checkpoints", soft_wrap=True)

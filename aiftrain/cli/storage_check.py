@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiftrain.cli import output
-from aiftrain.errors import EXIT_FAILED, EXIT_OK, UserError
+from aiftrain.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
     from aiftrain.plan.groups import Groups
@@ -29,14 +30,7 @@ def run(address: str, groups: Groups, *, as_json: bool) -> int:
 
 
 def _place(address: str, groups: Groups) -> ArchiveSpec:
-    from pydantic import ValidationError
+    """A folder may be named from where the person stands."""
+    from aiftrain.plan.archives import archive_at
 
-    from aiftrain.plan.archives import with_services
-    from aiftrain.run.storage import ArchiveSpec
-
-    [place] = with_services({"archives": [address]}, groups)["archives"]
-    try:
-        return ArchiveSpec.model_validate({"address": place} if isinstance(place, str) else place)
-    except ValidationError as error:
-        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise UserError(f"{address}: {reason.removeprefix('Value error, ')}") from error
+    return archive_at(address if ":" in address else str(Path(address).resolve()), groups)

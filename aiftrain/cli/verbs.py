@@ -31,7 +31,7 @@ VERBS = (
     Verb("profile", "step_profile", "RUN", "where the time of a run's steps went, if it ran with profile=true"),
     Verb("logs", "logs", "RUN", "what a rank prints; -f follows it to the run's end"),
     Verb("cancel", "cancel", "RUN", "have a run save and leave, in the queue or here"),
-    Verb("checkpoints", "checkpoints", "ACTION PLACE [TO]", "list, verify, copy, prune, sign, export what is saved"),
+    Verb("checkpoints", "checkpoints", "ACTION PLACE [TO]", "list, verify, copy, prune, seal, sign, export them"),
     Verb("keys", "keys", "new|show FILE", "make a key to open sealed checkpoints with, or to sign"),
     Verb("ship", "ship", "RUN", "carry what a run has saved to its archives"),
     Verb("egress", "egress", "RUN", "whom a run's processes spoke to, and which rule allowed it"),
@@ -60,7 +60,7 @@ options:
   -h, --help          this; after a verb, that verb's own
 
 groups: recipe factory hardware parallelism model data optimizer storage
-        tracking launcher policy
+        tracking launcher policy access
 keys:   nodes time account seed run_dir train.KEY GROUP.KEY
 
   python -m aiftrain recipe=smoke        train a small model here, in minutes
@@ -68,7 +68,7 @@ keys:   nodes time account seed run_dir train.KEY GROUP.KEY
   python -m aiftrain plan recipe=eu-llm-7b factory=lumi
 
 exit codes: 0 done; 1 failed; 2 asked for something impossible;
-            75 stopped early, start it again to go on"""
+            75 stopped early, start it again to go on; 130 Ctrl-C"""
 
 
 def overview() -> str:

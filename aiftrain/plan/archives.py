@@ -32,7 +32,8 @@ def archive_at(address: str, groups: Groups) -> ArchiveSpec:
     try:
         return ArchiveSpec.model_validate(_described({"address": address}, groups))
     except ValidationError as error:
-        raise UserError(f"{address!r}: {error.errors(include_url=False, include_input=False)[0]['msg']}") from error
+        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise UserError(reason.removeprefix("Value error, ")) from error
 
 
 def services(groups: Groups) -> list[str]:

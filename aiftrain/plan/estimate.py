@@ -189,7 +189,7 @@ def _warnings(spec: RunSpec, precision: Precision) -> tuple[str, ...]:
         warnings.append(f"checkpoints are {warning} (storage.seal.recipients, docs/sealing.md)")
     warnings += filter(None, [FileSystem.of(Path(spec.storage.path or spec.run_folder)).warning])
     if spec.optimizer.warmup_steps >= steps:
-        warnings.append(f"the warm-up of {spec.optimizer.warmup_steps} steps is as long as the run ({steps})")
+        warnings.append(f"the warm-up of {spec.optimizer.warmup_steps} steps does not end before the run ({steps})")
     fast = (spec.hardware.bf16 and precision == "bf16") or not spec.hardware.is_cpu
     if is_half(precision) and not fast:
         found = f"{spec.hardware.name} is not known to be fast at {precision}"

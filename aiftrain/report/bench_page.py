@@ -52,7 +52,7 @@ def draw(folder: RunFolder, bench: Bench) -> Path:
     """Write the page and give its path; without matplotlib it has tables only. Raises MachineError."""
     hardware = folder.read_spec().hardware
     body = "\n".join(_body(bench, hardware, with_pictures=has_package("matplotlib")))
-    title = escape(f"{bench.machine.device}, {bench.machine.ranks} ranks")
+    title = escape(f"{bench.machine.device}, {_plural(bench.machine.ranks, 'rank')}")
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     folder.write(
         folder.bench_html, f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
@@ -80,10 +80,15 @@ def promises(bench: Bench, hardware: Hardware) -> list[Promise]:
     ]
 
 
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _body(bench: Bench, hardware: Hardware, *, with_pictures: bool) -> Iterator[str]:
     machine = bench.machine
     yield f"<h1>{escape(machine.device)}</h1>"
-    words = f"{machine.ranks:,} ranks on {machine.nodes:,} nodes, {machine.backend}, measured {bench.date}"
+    where = f"{_plural(machine.ranks, 'rank')} on {_plural(machine.nodes, 'node')}"
+    words = f"{where}, {machine.backend}, measured {bench.date}"
     yield f'<p class="quiet">{escape(words)}{"" if bench.complete else "; stopped before the end"}</p>'
     yield from _against_profile(bench, hardware)
     yield from _products(bench, hardware, with_pictures)

@@ -72,6 +72,7 @@ def _canvas(folder: RunFolder) -> tuple[Figure, Axes]:
     plain(axes)
     axes.set_title(folder.read_spec().recipe, loc="left", fontsize=12)
     axes.set_xlabel("step")
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylabel("loss (nats per token)")
     return figure, axes
 

@@ -125,6 +125,7 @@ def _on(event: Event) -> str:
 
 def _machine(event: Event) -> Iterator[str]:
     millions = event.get("parameters", 0) / 1e6
-    yield f"{millions:,.1f} M parameters on {event.get('world_size')} ranks in {event.get('precision')}"
+    ranks = event.get("world_size")
+    yield f"{millions:,.1f} M parameters on {ranks} rank{'' if ranks == 1 else 's'} in {event.get('precision')}"
     if event.get("matmul_tflops"):
         yield f"matmul rate here {event['matmul_tflops']:.2f} TFLOP/s"

@@ -128,9 +128,10 @@ def _seal_problems(policy: PolicySpec, service: ServiceSpec, sealed: bool) -> It
     rule = policy.checkpoints
     if sealed or rule.seal == "none" or (rule.seal == "keys" and service.keys_held_by == TEAM):
         return
-    holder = service.keys_held_by or "nobody knows whom"
-    found = f"{service.name} would hold checkpoints in the clear, under keys of {holder}"
-    yield Problem("policy.checkpoints.seal", found, f"seal them: policy={policy.name} asks for it")
+    holder = f"its {service.keys_held_by}" if service.keys_held_by else "somebody unknown"
+    found = f"{service.name} would hold checkpoints in the clear, under keys that {holder} holds"
+    how = "storage.seal.where=archives 'storage.seal.recipients=[age1...]' (`python -m aiftrain keys new FILE`)"
+    yield Problem("policy.checkpoints.seal", found, f"policy={policy.name} asks for a seal: {how}")
 
 
 def _tracking_problems(spec: RunSpec) -> Iterator[Problem]:

@@ -135,10 +135,7 @@ class ArchiveSpec(Strict):
     def _has_a_form(cls, address: str) -> str:
         if _is_folder(address) or split_address(address):
             return address
-        raise ValueError(
-            "an archive is a folder, /such/as/this, or s3://SERVICE/BUCKET or s3://SERVICE/BUCKET/PREFIX with a "
-            "service of conf/storage; keys do not belong into it"
-        )
+        raise ValueError(_wrong_with(address))
 
     @model_validator(mode="after")
     def _service_is_known(self) -> ArchiveSpec:
@@ -155,6 +152,23 @@ def split_address(address: str) -> tuple[str, str | None] | None:
 
 def _is_folder(address: str) -> bool:
     return address.startswith("/") and not _HAS_DOTS.search(address)
+
+
+def _wrong_with(address: str) -> str:
+    """Why it is no address, and what would be one. Of a URL no word is repeated: there may be keys in it."""
+    if address.startswith("s3:"):
+        reason = (
+            "a bucket's name has 3 to 63 small letters, digits, dots and hyphens, a prefix letters, digits and _ . - "
+            "between its slashes; keys do not belong there"
+        )
+    elif address.startswith("/"):
+        reason = "neither . nor .. may be part of its path"
+    else:
+        reason = "other URLs are none" if "://" in address else f"{address!r} does not begin with a slash"
+    return (
+        "an archive is a folder, /such/as/this, or s3://SERVICE/BUCKET[/PREFIX] with a service of conf/storage "
+        f"(`python -m aiftrain storage`); {reason}"
+    )
 
 
 class StorageSpec(Strict):

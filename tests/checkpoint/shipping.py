@@ -22,6 +22,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.arrivals: list[Arrival] = []
+        self.signatures: list[Arrival] = []
         self.failures: list[Failure] = []
         self.before: dict[int, Callable[[], object]] = {}  # what happens at the beginning of the n-th journey
         self._journeys = 0
@@ -36,6 +37,9 @@ class Watched:
 
     def arrived(self, arrival: Arrival) -> None:
         self.arrivals.append(arrival)
+
+    def signed(self, arrival: Arrival) -> None:
+        self.signatures.append(arrival)
 
     def failed(self, failure: Failure) -> None:
         self.failures.append(failure)

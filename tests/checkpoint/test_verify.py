@@ -11,7 +11,7 @@ import pytest
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.listing import summaries, verify
 from aiftrain.checkpoint.shards import shard_name
-from aiftrain.errors import UserError
+from aiftrain.errors import StoppedEarly, UserError
 
 Save = Callable[[Catalog, int], Checkpoint]
 
@@ -19,6 +19,18 @@ Save = Callable[[Catalog, int], Checkpoint]
 def test_what_was_written_has_no_faults(catalog: Catalog, save: Save) -> None:
     save(catalog, 1)
     assert catalog.verify(1) == []
+
+
+def test_who_watches_hears_of_every_byte_and_can_end_it(catalog: Catalog, save: Save) -> None:
+    entry, heard = save(catalog, 1), list[int]()
+    assert verify(catalog, watch=lambda step, size: heard.append)[0].faults == ()
+    assert sum(heard) == entry.manifest.size
+
+    def stop(_: int) -> None:
+        raise StoppedEarly("enough")
+
+    with pytest.raises(StoppedEarly):
+        verify(catalog, watch=lambda step, size: stop)
 
 
 def test_every_random_damage_is_found_in_its_file(catalog: Catalog, save: Save) -> None:

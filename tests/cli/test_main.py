@@ -36,6 +36,11 @@ WRONG = {
     "no such factory": (["factories", "show", "lumy"], "did you mean lumi?"),
     "show what": (["factories", "lumi"], "`show NAME`"),
     "override of a table": (["recipes", "seed=1"], "hydra.searchpath"),
+    "more digits than a number has": (["plan", "recipe=smoke", "train.micro_batch=1e40"], "must be a whole number of"),
+    "archive from here": (
+        ["plan", "recipe=smoke", "storage.archives=[copies]"],
+        "'copies' does not begin with a slash",
+    ),
     "shell": (["--completion", "tcsh"], "bash, zsh"),
     "too large": (["recipe=eu-llm-7b", "hardware.node_memory_gib=16", "factory=local"], "cannot run here"),
 }

@@ -102,7 +102,10 @@ def test_an_archive_with_two_runs_is_listed_and_verified(
         (["export", "ARCHIVE", "--out", "x", "--step", "3"], "no complete checkpoint of step 3; complete steps: 20"),
         (["copy", "RUN"], "two places"),
         (["verify", "RUN", "ARCHIVE"], "one place is enough"),
-        (["copy", "RUN", "RUN"], "is a run folder too"),
+        (["copy", "RUN", "RUN"], "is where it is copied from"),
+        (["list", "FILE"], "run.json is a file"),
+        (["list", "https://host.example.eu/bucket"], "a URL is no place"),
+        (["keep", "RUN", "--drop"], "needs --step"),
         (["copy", "ARCHIVE", "RUN", "--weights-only"], "no run goes on from weights only"),
         (["copy", "RUN", "s3://lumi-o/bucket"], "policy=site lets no checkpoints leave the site"),
         (["prune", "RUN", "--older-than", "30"], "30d"),
@@ -115,7 +118,8 @@ def test_what_cannot_be_is_told(
 ) -> None:
     copied(run, archive)
     (tmp_path / "empty").mkdir()
-    names = {"RUN": tmp_path / "run", "RUM": tmp_path / "rum", "ARCHIVE": archive, "EMPTY": tmp_path / "empty"}
+    names = {"FILE": tmp_path / "run" / "run.json"}
+    names |= {"RUN": tmp_path / "run", "RUM": tmp_path / "rum", "ARCHIVE": archive, "EMPTY": tmp_path / "empty"}
     assert main(["checkpoints", *(str(names.get(word, word)) for word in words)]) == 2
     message = capsys.readouterr().err
     for word in ("RUN", "ARCHIVE"):
@@ -218,6 +222,26 @@ def test_damage_is_not_copied(run: SavedRun, archive: Path, capsys: Capture) -> 
     assert not list(archive.rglob("manifest.json"))
 
 
+def test_all_that_is_whole_is_copied_and_the_rest_is_told(run: SavedRun, archive: Path, capsys: Capture) -> None:
+    flip(run.home.step_folder(10) / "rank-00000.safetensors")
+    document = asked(capsys, "copy", run.path, archive, "--all", code=1)
+    assert document["steps"] == [20] and "rank-00000.safetensors is damaged" in document["damaged"]["10"]
+    assert main(["checkpoints", "verify", str(archive)]) == 0
+
+
+def test_a_copy_to_home_mends_what_is_damaged_there_and_nothing_else(
+    run: SavedRun, archive: Path, capsys: Capture
+) -> None:
+    copied(run, archive)
+    assert main(["checkpoints", "copy", str(archive), run.path]) == 0
+    assert not list(run.home.folder.glob("damaged-*"))
+    flip(run.home.step_folder(20) / "rank-00000.safetensors")
+    capsys.readouterr()
+    assert main(["checkpoints", "copy", str(archive), run.path]) == 0
+    assert "set aside as" in capsys.readouterr().out and list(run.home.folder.glob("damaged-*"))
+    assert run.home.verify(20) == []
+
+
 def test_weights_alone_are_smaller_can_be_exported_and_nothing_resumes_from_them(
     run: SavedRun, archive: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -308,8 +332,9 @@ def test_a_sealed_archive_is_exported_with_the_identity_alone(
     assert main(words) == 2
     assert IDENTITY_FILE in capsys.readouterr().err
     assert main(["checkpoints", "verify", str(archive)]) == 0  # takes no key
+    assert main(["checkpoints", "keep", str(archive), "--as", "first"]) == 0  # nor does that
+    assert main([*words, "--identity", str(tmp_path / "identity")]) == 0
     monkeypatch.setenv(IDENTITY_FILE, str(tmp_path / "identity"))
-    assert main(words) == 0
     assert _weights(tmp_path / "model") == _weights(tmp_path / "reference")
     flip(next(archive.rglob("rank-00000.*")), 5000)
     shutil.rmtree(tmp_path / "model")

@@ -75,8 +75,9 @@ def test_what_cannot_be_opened_is_one_message(own: str, capsys: pytest.CaptureFi
     assert f"{tmp_path}/none" in capsys.readouterr().err
 
 
-def test_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, found = checked(capsys, str(tmp_path))
+def test_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, found = checked(capsys, ".")
     assert found["round trip"][0] == "ok" and file_system(tmp_path)[0] in found["file system"][1]
     assert list(tmp_path.iterdir()) == []
 

@@ -67,7 +67,7 @@ class Identities:
         """Those of `file`, or of the file that AIFTRAIN_IDENTITY_FILE names. UserError where there is neither."""
         named = file or os.environ.get(IDENTITY_FILE)
         if not named:
-            raise UserError(f"this is sealed: name the file of your identity with --identity FILE or {IDENTITY_FILE}")
+            raise UserError(f"name the file of your identity with --identity FILE or {IDENTITY_FILE}")
         return cls.read(Path(named))
 
     def unwrap(self, wrapped: bytes, what: str, recipients: Sequence[str]) -> bytes:
@@ -92,8 +92,17 @@ def _parsed(word: str, file: Path) -> Any:
     age = _age()
     try:
         return age.x25519.Identity.from_str(word)
-    except age.IdentityError:  # what it says is not repeated: the word may be a secret with a typing error
-        raise UserError(f"{file} holds a line that is no age identity (AGE-SECRET-KEY-1...)") from None
+    except age.IdentityError:
+        raise UserError(f"{file} holds {_kind_of(word)}") from None
+
+
+def _kind_of(word: str) -> str:
+    """What a line is that is no identity. It may be a secret with a typing error, and is not repeated."""
+    if word.startswith("-----BEGIN"):
+        return "a key in PEM, which may sign (`--for signing`) and seals nothing"
+    if word.startswith("age1"):
+        return "a public key, which is to be sealed for; what opens is the identity, AGE-SECRET-KEY-1..."
+    return "a line that is no age identity (AGE-SECRET-KEY-1...)"
 
 
 def new_identity(file: Path) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _HASHES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}  # of each curve, as Sigstore has them
 
+_FORM = "PEM, curve P-256, P-384 or P-521"
+
 
 def _module(name: str) -> Any:
     return optional_module(f"cryptography.hazmat.primitives.{name}", "sign", "signing checkpoints")
@@ -40,7 +42,7 @@ class PublicKey:
         try:
             return cls(_checked(_module("serialization").load_pem_public_key(content)))
         except ValueError as error:
-            raise UserError(f"{where} holds no public key (PEM, curve P-256, P-384 or P-521): {error}") from error
+            raise UserError(f"{where} holds no public key ({_FORM}){_why(content, error)}") from error
 
     @property
     def pem(self) -> bytes:
@@ -82,10 +84,15 @@ class SigningKey:
         try:
             return cls(_checked(_unlocked(content, passphrase)))
         except ValueError as error:  # its text tells what is wrong with the form, never what was in it
-            raise UserError(f"{file} holds no private key (PEM, curve P-256, P-384 or P-521): {error}") from None
+            raise UserError(f"{file} holds no private key ({_FORM}){_why(content, error)}") from None
 
     def sign(self, message: bytes) -> bytes:
         return self._key.sign(message, _algorithm(self._key))
+
+
+def _why(content: bytes, error: ValueError) -> str:
+    """What cryptography says of a key, and nothing where it only finds none: then it speaks of its own web page."""
+    return f": {error}" if b"-----BEGIN" in content else ""
 
 
 def _unlocked(content: bytes, passphrase: Callable[[], bytes]) -> Any:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.archived_custody import bring_custody
+from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.checkpoint.copying import copy, copy_sealed
 from aiftrain.checkpoint.custody import NAME as CUSTODY
 from aiftrain.checkpoint.fetch import fetch
+from aiftrain.checkpoint.manifest import Manifest
 from aiftrain.checkpoint.places import Away, Home
+from aiftrain.checkpoint.progress import reading_back
 from aiftrain.checkpoint.saved import Saved, saved_away
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.stores.base import Store
 from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.checkpoint.stores.opening import open_store
+from aiftrain.checkpoint.verify import check_files
 from aiftrain.checkpoint.weights_only import refuse_to_resume, weights_only
 from aiftrain.cli import output
-from aiftrain.cli.checkpoints.places import is_bucket, one_run_at, spec_of
+from aiftrain.cli.checkpoints.places import complete_step, is_bucket, one_run_at, spec_of
 from aiftrain.cli.checkpoints.signers import demanded
 from aiftrain.cli.progress import Bar, Stop
 from aiftrain.errors import EXIT_FAILED, EXIT_OK, ConfigError, DamagedError, UserError
@@ -31,29 +36,35 @@ from aiftrain.run.storage import ArchiveSpec
 
 
 def run(options: argparse.Namespace) -> int:
+    if not is_bucket(options.to) and Path(options.place).resolve() == Path(options.to).resolve():
+        raise UserError(f"{options.to} is where it is copied from: name another place")
     origin = one_run_at(options)
-    steps = _steps(origin, options)
-    told = ""
+    copied, damaged, custody = list[int](), dict[int, str](), ""
     with Stop() as stop, Bar(output.console(as_json=options.json), stop) as bar:
-        for step in steps:
-            told = _copy(origin, step, options, bar) or told
+        for step in _steps(origin, options):
+            try:
+                custody = _copy(origin, step, options, bar) or custody
+            except DamagedError as error:
+                if not options.all:
+                    raise
+                damaged[step] = str(error)
+            else:
+                copied.append(step)
             bar.end()
-            bar.console.print(f"step {step:,} is at {options.to} (read back)", soft_wrap=True)
-        if told:
-            bar.console.print(told, soft_wrap=True, markup=False)
+            told = f"is not copied: {damaged[step]}" if step in damaged else f"is at {options.to} (read back)"
+            bar.console.print(f"step {step:,} {told}", soft_wrap=True, markup=False)
+        if custody:
+            bar.console.print(custody, soft_wrap=True, markup=False)
     if options.json:
         whereabouts = {"from": origin.address, "to": options.to, "lineage": origin.lineage}
-        output.print_json(whereabouts | {"steps": steps, "custody": told or None})
-    return EXIT_FAILED if told else EXIT_OK
+        output.print_json(whereabouts | {"steps": copied, "damaged": damaged, "custody": custody or None})
+    return EXIT_FAILED if damaged or custody else EXIT_OK
 
 
 def _steps(origin: Home | Away, options: argparse.Namespace) -> list[int]:
-    complete = [each.step for each in origin.summaries() if each.status == "complete"]
-    if options.all and complete:
-        return complete
-    if options.step is None and complete:
-        return complete[-1:]
-    return [origin.find(options.step).manifest.step]  # which says what there is, where there is none
+    """With --all those that are known to be damaged as well, so that they are told of."""
+    steps = [each.step for each in origin.summaries() if each.status != "incomplete"] if options.all else []
+    return steps or [complete_step(origin, options.step)]
 
 
 def _copy(origin: Home | Away, step: int, options: argparse.Namespace, bar: Bar) -> str | None:
@@ -78,9 +89,24 @@ def _bring_home(origin: Home | Away, step: int, home: Home, options: argparse.Na
     lock.acquire()  # a run at work saves there
     try:
         bar.begin(f"step {step:,} to {home.address}", entry.manifest.size)
-        fetch(entry, home.catalog, bar.advance)
+        if not _is_there(home.catalog, entry.manifest, bar):
+            fetch(entry, home.catalog, bar.advance)
     finally:
         lock.release()
+
+
+def _is_there(catalog: Catalog, manifest: Manifest, bar: Bar) -> bool:
+    """Whether home has this checkpoint, whole. Where files of it are damaged it is set aside, as a start would do."""
+    with contextlib.suppress(DamagedError):  # of home's manifest: `fetch` sets it aside
+        here = catalog.read(manifest.step)
+        if here is None or here.manifest.digest != manifest.digest:
+            return False
+        faults = check_files(here.folder, manifest.files, reading_back(bar.advance))
+        if not faults:
+            return True
+        aside = catalog.set_aside(manifest.step)
+        bar.console.print(f"{faults[0]}: set aside as {aside}", soft_wrap=True, markup=False)
+    return False
 
 
 def _bring_away(origin: Home | Away, step: int, to: ArchiveSpec, options: argparse.Namespace, bar: Bar) -> str | None:

@@ -12,7 +12,7 @@ from aiftrain.checkpoint.milestones import (
 )
 from aiftrain.checkpoint.places import Away, Home
 from aiftrain.cli import output
-from aiftrain.cli.checkpoints.places import one_run_at
+from aiftrain.cli.checkpoints.places import complete_step, one_run_at
 from aiftrain.errors import EXIT_OK, UserError
 
 
@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     if options.drop:
         _drop(milestones, options.step, place.address)
     else:
-        step = place.find(options.step).manifest.step
+        step = complete_step(place, options.step)
         milestones[step] = name or milestones.get(step) or "milestone"
     _write(place, milestones)
     if options.json:
@@ -49,6 +49,8 @@ def _write(place: Home | Away, milestones: dict[int, str]) -> None:
 
 
 def _drop(milestones: dict[int, str], step: int | None, where: str) -> None:
+    if step is None:
+        raise UserError("keep --drop needs --step N")
     if step not in milestones:
         there = ", ".join(map(str, sorted(milestones))) or "none"
         raise UserError(f"--step {step} is no milestone of {where}; there are: {there}")

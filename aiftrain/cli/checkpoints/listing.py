@@ -45,6 +45,9 @@ def _show(place: Place, summaries: list[Summary], *, named: bool) -> None:
         console.print(f"run {place.lineage}", style="bold")
     header = ("step", "tokens", "size", "saved", "state")
     output.show(output.table(header, map(_row, summaries), numbers=(0, 1, 2)), console)
+    for summary in summaries:
+        if summary.status == "damaged":
+            console.print(f"step {summary.step:,}: {summary.message}", soft_wrap=True, markup=False)
 
 
 def _row(summary: Summary) -> tuple[str, str, str, str, str]:
@@ -54,7 +57,7 @@ def _row(summary: Summary) -> tuple[str, str, str, str, str]:
         tokens,
         output.size(summary.size),
         _when(summary.time),
-        summary.message or summary.status,
+        summary.status if summary.status == "damaged" else summary.message or summary.status,
     )
 
 

@@ -25,6 +25,7 @@ class Option:
 
 
 _PLACES = ("list", "verify", "copy", "prune", "keep", "seal", "reseal", "export")  # what archives can be asked for
+_OPENS = ("verify", "copy", "seal", "reseal", "export")
 _FLAG = {"action": "store_true"}
 _REPEATED = {"action": "append", "default": None, "metavar": "KEY"}
 OPTIONS = (
@@ -32,7 +33,7 @@ OPTIONS = (
     Option("--key", ("sign",), "the private key (PEM), in a file for its owner alone", {"type": Path}),
     Option("--passphrase-file", ("sign",), "what opens the key (default: it is asked for)", {"type": Path}),
     Option("--recipient", ("seal", "reseal"), "a public key (age1...) that is to open it; once for each", _REPEATED),
-    Option("--identity", ("verify", "seal", "reseal"), "the file of the key that opens it", {"type": Path}),
+    Option("--identity", _OPENS, "the file of the key that opens what is sealed", {"type": Path}),
     Option("--new-keys", ("reseal",), "new data keys too: all is sealed anew, and kept copies open nothing", _FLAG),
     Option("--lineage", _PLACES, "of several runs in an archive, the one whose digits begin so"),
     Option("--conf", _PLACES, "a folder of your own with storage/SERVICE.yaml, for s3://SERVICE/...", {"type": Path}),

@@ -23,15 +23,17 @@ def runs_at(options: argparse.Namespace) -> Sequence[Home | Away]:
     """All runs at `options.place`, or those whose lineage begins with `options.lineage`. UserError where none is."""
     place, digits = options.place, options.lineage or ""
     if is_bucket(place):
-        return archives_in(open_place(spec_of(place, options)), digits)
+        return archives_in(open_place(spec_of(place, options)), digits, options.identity)
+    if "://" in place:
+        raise UserError("a URL is no place; a bucket is s3://SERVICE/BUCKET (`python -m aiftrain storage`)")
     folder = Path(place)
     if (folder / "run.json").exists():
         return [_home(RunFolder(folder), digits)]
     _check_is_folder(folder)
     folder = folder.resolve()
     if looks_like_one_run(folder) and not digits:
-        return [Away(Archive(FolderStore(folder.parent), folder.name))]
-    return archives_in(FolderStore(folder), digits)
+        return [Away(Archive(FolderStore(folder.parent), folder.name), options.identity)]
+    return archives_in(FolderStore(folder), digits, options.identity)
 
 
 def one_run_at(options: argparse.Namespace) -> Home | Away:
@@ -43,6 +45,13 @@ def one_run_at(options: argparse.Namespace) -> Home | Away:
             f"{options.place} has several runs: choose one with --lineage DIGITS (its first are enough): {names}"
         )
     return runs[0]
+
+
+def complete_step(place: Home | Away, step: int | None) -> int:
+    """A step that is complete there, by default the newest; nothing is opened. It raises what `Place.find` does."""
+    complete = [each.step for each in place.summaries() if each.status == "complete"]
+    wanted = complete[-1] if step is None and complete else step
+    return wanted if wanted in complete else place.find(step).manifest.step
 
 
 def spec_of(place: str, options: argparse.Namespace) -> ArchiveSpec:
@@ -80,9 +89,8 @@ def _home(folder: RunFolder, digits: str) -> Home:
 def _check_is_folder(folder: Path) -> None:
     if folder.is_dir():
         return
-    near = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    near = [each.name for each in folder.parent.iterdir() if each.is_dir()] if folder.parent.is_dir() else []
     close = difflib.get_close_matches(folder.name, near, n=1)
     advice = f"; did you mean {folder.parent / close[0]}?" if close else ""
-    raise UserError(
-        f"there is no folder {folder}{advice}\n      a place is a run folder, an archive's folder, or s3://SERVICE/BUCKET"
-    )
+    found = f"{folder} is a file" if folder.exists() else f"there is no folder {folder}"
+    raise UserError(f"{found}{advice}\n      a place is a run folder, an archive's folder, or s3://SERVICE/BUCKET")

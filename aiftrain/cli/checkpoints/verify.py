@@ -8,7 +8,9 @@ from dataclasses import asdict
 
 from aiftrain.checkpoint.listing import Verification, verify
 from aiftrain.checkpoint.places import Away, Home
+from aiftrain.checkpoint.progress import Progress
 from aiftrain.checkpoint.sealing.keys import Identities
+from aiftrain.checkpoint.signing.bundle import SIGNATURE
 from aiftrain.checkpoint.signing.keys import PublicKey
 from aiftrain.cli import output
 from aiftrain.cli.checkpoints.places import runs_at
@@ -42,7 +44,9 @@ def _verify(
     place: Home | Away, step: int | None, signer: PublicKey | None, identities: Identities | None, bar: Bar
 ) -> list[Verification]:
     if isinstance(place, Home):
-        return verify(place.catalog, step, signer)
+        found = verify(place.catalog, step, signer, lambda step, size: _begin(place, step, size, bar))
+        bar.end()
+        return found
     found = list(_verify_away(place, step, signer, identities, bar))
     if not found:
         what = "no checkpoint to verify" if step is None else f"no complete checkpoint of step {step}"
@@ -56,10 +60,14 @@ def _verify_away(
     for summary in place.summaries():
         if summary.status == "incomplete" or step not in (None, summary.step):
             continue
-        bar.begin(f"step {summary.step:,} at {place.address}", summary.size)
-        faults = place.verify(summary.step, bar.advance, identities, signer)
-        bar.end()
+        progress = _begin(place, summary.step, summary.size, bar)
+        faults = place.verify(summary.step, progress, identities, signer)
         yield Verification(summary.step, summary.size, tuple(faults))
+
+
+def _begin(place: Home | Away, step: int, size: int, bar: Bar) -> Progress:
+    bar.begin(f"step {step:,} at {place.address}", size)
+    return bar.advance
 
 
 def _print_json(
@@ -83,11 +91,18 @@ def _print_json(
         output.print_json({"place": place, "intact": intact, "opened": opened, "runs": documents} | signed)
 
 
+def _state(found: Verification, whole: str) -> str:
+    """Nothing of a checkpoint need be damaged that nobody signed, or somebody else."""
+    if all(fault.file == SIGNATURE for fault in found.faults):
+        return "not signed with this key" if found.faults else whole
+    return "damaged"
+
+
 def _show(place: Home | Away, verifications: list[Verification], whole: str) -> None:
     console = output.console()
     if isinstance(place, Away):
         console.print(f"run {place.lineage}", style="bold")
     for each in verifications:
-        console.print(f"step {each.step:,}: {'damaged' if each.faults else whole} ({output.size(each.size)})")
+        console.print(f"step {each.step:,}: {_state(each, whole)} ({output.size(each.size)})")
         for fault in each.faults:
             console.print(f"  {fault}", markup=False, soft_wrap=True)

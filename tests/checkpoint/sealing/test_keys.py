@@ -53,6 +53,13 @@ def test_a_secret_with_a_typing_error_is_not_repeated(identity_file: Path) -> No
     assert refusal.value.__suppress_context__
 
 
+@pytest.mark.parametrize(("line", "told"), [("-----BEGIN KEY-----", "may sign"), ("age1x", "is to be sealed for")])
+def test_another_kind_of_key_is_told_apart(identity_file: Path, line: str, told: str) -> None:
+    identity_file.write_text(f"{line}\n")
+    with pytest.raises(UserError, match=told):
+        Identities.read(identity_file)
+
+
 def test_an_empty_file_holds_no_identity(identity_file: Path) -> None:
     identity_file.write_text("# public key: age1\n")
     with pytest.raises(UserError, match="holds no identity"):

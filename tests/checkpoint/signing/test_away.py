@@ -61,14 +61,16 @@ def sealed_in(archive: Archive) -> SealedCheckpoint:
 def test_a_shipper_brings_it_however_late(
     catalog: Catalog, save: Save, place: Archive, team: Identities, key_file: Path, public_key: PublicKey
 ) -> None:
-    def visit() -> None:
-        assert Shipper(catalog, [Destination(place.store.address, lambda: place)], Watched()).round() == []
+    def visit() -> list[int]:
+        watch = Watched()
+        assert Shipper(catalog, [Destination(place.store.address, lambda: place)], watch).round() == []
+        return [arrival.step for arrival in watch.signatures]
 
     entry = save(catalog, 1)
     visit()
     assert faults(place, team, public_key) == [f"{SIGNATURE}: it is not signed"]
     sign(entry, SigningKey.read(key_file, no_passphrase))
-    visit()
+    assert visit() == [1]
     assert faults(place, team, public_key) == []
     assert (b"dsseEnvelope" in b"".join(_contents(place))) != bool(place.recipients)
     before = _names(place)

@@ -75,6 +75,9 @@ def test_verify_fails_where_one_is_not_signed(
         [{"file": "model.sig", "what": "it is not signed"}],
     ]
     assert not found["intact"]
+    assert main(["checkpoints", "verify", str(saved.path), "--public-key", f"{key_file}.pub"]) == 1
+    told = capsys.readouterr().out
+    assert "step 2: not signed with this key" in told and "damaged" not in told
 
 
 def test_an_archive_alone_shows_who_signed(

@@ -113,16 +113,24 @@ class Shipper:
         self.watch = watch
         self.ledger = Ledger(catalog.folder)
         self._failures: list[Failure] = []
+        self._refusals: dict[str, UserError] = {}  # of archives, in this round
         self._custody: dict[str, bytes] = {}  # what each archive has of it
 
     def round(self) -> list[Failure]:
-        """Carry all that is owed, that which is saved meanwhile too. What failed; nothing: every archive has all."""
-        self._failures = []
+        """Carry all that is owed, that which is saved meanwhile too. What failed; nothing: every archive has all.
+
+        UserError where no archive may be used: its keys, say, have ended. One alone keeps nothing from the others.
+        """
+        self._failures, self._refusals = [], {}
         places = [place for destination in self.destinations if (place := self._open(destination))]
         while pair := self._next(places):
             self._settle(*pair)
         for place in places:
             self._bring_custody(place)
+        if self._refusals and len(self._refusals) == len(self.destinations):
+            raise next(iter(self._refusals.values()))
+        for address, refusal in self._refusals.items():
+            self._fail(address, None, str(refusal), lasting=True)
         return self._failures
 
     def _open(self, destination: Destination) -> _Place | None:
@@ -133,7 +141,9 @@ class Shipper:
             return _Place(archive, destination.address, set(archive.steps()))
         except MachineError as error:
             self._fail(destination.address, None, str(error), lasting=isinstance(error, DamagedError))
-            return None
+        except UserError as error:
+            self._refusals[destination.address] = error
+        return None
 
     def _tell_rollbacks(self, archive: Archive) -> None:
         """Have the checkpoints that the run went back from no longer count there."""
@@ -169,6 +179,8 @@ class Shipper:
         except MachineError as error:
             place.lost = True
             self._fail(place.address, entry.step, str(error), lasting=False)
+        except UserError as error:
+            self._refused(place, error)
 
     def _has(self, place: _Place, entry: Checkpoint) -> bool:
         """Whether an archive has a checkpoint. AlreadyThereError where it has another one of that step."""
@@ -222,9 +234,16 @@ class Shipper:
             place.lost = True
             self._fail(place.address, None, str(error), lasting=False)
             return
+        except UserError as error:
+            self._refused(place, error)
+            return
         self._custody[place.address] = now
         if told:
             self._fail(place.address, None, told, lasting=True)
+
+    def _refused(self, place: _Place, error: UserError) -> None:
+        place.lost = True
+        self._refusals[place.address] = error
 
     def _note(self, place: _Place, entry: Checkpoint, sent: int, signature: bytes | None = None) -> Arrival:
         arrival = Arrival(

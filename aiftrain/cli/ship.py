@@ -118,6 +118,7 @@ class _Told:
         self.arrivals: list[Arrival] = []
         self.signed_later: list[Arrival] = []
         self._bar = bar
+        self._lasting: set[Failure] = set()
         self.progress = bar.advance
 
     def begins(self, checkpoint: Checkpoint, archive: str) -> None:
@@ -134,6 +135,10 @@ class _Told:
 
     def failed(self, failure: Failure) -> None:
         self._bar.end()
+        if failure in self._lasting:
+            return  # a shipper that follows a run meets it in every round
+        if failure.lasting:
+            self._lasting.add(failure)
         what = "" if failure.step is None else f"step {failure.step:,}, "
         self._print(f"{what}{failure.archive}: {failure.message}")
 

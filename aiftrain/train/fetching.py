@@ -24,7 +24,7 @@ from aiftrain.checkpoint.sealing.envelope import Envelope
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.ship import open_archive
 from aiftrain.checkpoint.signing.signers import Signers
-from aiftrain.errors import DamagedError, MachineError
+from aiftrain.errors import AiftrainError, DamagedError, MachineError, UserError
 from aiftrain.run.rank import Rank
 from aiftrain.run.spec import RunSpec
 from aiftrain.run.storage import ArchiveSpec
@@ -55,7 +55,7 @@ class Fetcher:
         self._catalog = catalog
         self._rank = rank
         self._tracker = tracker
-        self._out_of_reach: dict[str, str] = {}  # address -> message
+        self._out_of_reach: dict[str, AiftrainError] = {}  # by address
         self._tried: set[tuple[str, int]] = set()  # addresses and steps: nothing is fetched twice
 
     def hear_rollbacks(self) -> None:
@@ -89,14 +89,17 @@ class Fetcher:
             on_first(lambda: forget_others(self._catalog))
 
     def refuse_to_begin(self) -> None:
-        """MachineError where home has no checkpoint and an archive that may have some is out of reach."""
+        """Raise what speaks against an archive that may have checkpoints, home having none.
+
+        MachineError where it is out of reach, UserError where the run may not use it: wrong keys, say.
+        """
         on_first(self._refuse_to_begin)
 
     def _refuse_to_begin(self) -> None:
-        for address, message in self._out_of_reach.items() if self._network else ():
-            raise MachineError(
+        for address, error in self._out_of_reach.items() if self._network else ():
+            raise (UserError if isinstance(error, UserError) else MachineError)(
                 f"{self._catalog.folder} has no checkpoint, and nobody knows whether {address} has one of this run: "
-                f"{message}. Make it reachable, or leave it out of storage.archives"
+                f"{error}. Make it reachable, or leave it out of storage.archives"
             )
 
     def _hear_rollbacks(self) -> None:
@@ -136,13 +139,16 @@ class Fetcher:
         return None
 
     def _ask(self, spec: ArchiveSpec, question: Callable[[Archive], T]) -> T | None:
-        """What an archive answers; None where it is out of reach, which is told once."""
+        """What an archive answers; None where it is out of reach, which is told once.
+
+        So it is where its keys are wrong, or have ended since: a run that has a checkpoint at home goes on.
+        """
         try:
             answer = question(open_archive(spec, self._spec))
-        except MachineError as error:
+        except (MachineError, UserError) as error:
             if spec.address not in self._out_of_reach:
                 self._tracker.event("archive out of reach", archive=spec.address, message=str(error))
-            self._out_of_reach[spec.address] = str(error)
+            self._out_of_reach[spec.address] = error
             return None
         self._out_of_reach.pop(spec.address, None)
         return answer

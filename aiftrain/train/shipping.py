@@ -83,7 +83,8 @@ class Shipping:
                 return process.wait(patience)
             except subprocess.TimeoutExpired:
                 then()
-        return process.wait()
+        process.wait()
+        return EXIT_RESUME  # what it would have said itself, had it had the time: it is not started again
 
     def _last_words(self) -> str:
         lines = self._log.read_bytes()[-_WORDS:].decode(errors="replace").split("\n")

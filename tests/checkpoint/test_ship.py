@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.history import Rollback
 from aiftrain.checkpoint.ledger import NAME as LEDGER
 from aiftrain.checkpoint.ledger import Ledger, unshipped
 from aiftrain.checkpoint.rollbacks import set_void_aside, write_rollbacks
-from aiftrain.checkpoint.ship import shipping_lock
+from aiftrain.checkpoint.ship import Destination, Shipper, shipping_lock
+from aiftrain.checkpoint.stores.bucket import open_bucket
 from aiftrain.errors import UserError
-from tests.checkpoint.conftest import flip
+from aiftrain.run.storage import ArchiveSpec, ServiceSpec
+from tests.checkpoint.conftest import LINEAGE, flip
 from tests.checkpoint.shipping import Watched, at, carry, shipper
 
 Save = Callable[[Catalog, int], Checkpoint]
@@ -104,6 +108,21 @@ def test_an_archive_out_of_reach_keeps_nothing_from_the_other(
     places[0].mkdir()
     assert shipper(catalog, places, watch).round() == []
     assert watch.path == [(1, "second"), (1, "first")]
+
+
+def test_an_archive_without_keys_keeps_nothing_from_the_other(
+    catalog: Catalog, save: Save, places: list[Path], watch: Watched
+) -> None:
+    save(catalog, 1)
+    service = ServiceSpec(name="rig", title="A rig", endpoint="https://localhost:1")
+    bucket = ArchiveSpec(address="s3://rig/bucket", service=service)
+    keyless = Destination(bucket.address, lambda: Archive(open_bucket(bucket, environ={}), LINEAGE))
+    folder = Destination(str(places[0]), partial(at, places[0]))
+    (failure,) = Shipper(catalog, [keyless, folder], watch).round()
+    assert (failure.archive, failure.lasting) == (bucket.address, True) and "no keys for rig" in failure.message
+    assert watch.path == [(1, "first")]
+    with pytest.raises(UserError, match="no keys for rig"):
+        Shipper(catalog, [keyless], watch).round()
 
 
 def test_an_archive_that_vanishes_on_the_way_is_left_alone_in_that_round(

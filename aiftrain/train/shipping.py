@@ -78,17 +78,24 @@ class Shipping:
             continue
         assert process.stdin is not None
         process.stdin.close()
-        for patience, then in ((self._grace, process.terminate), (_DYING, process.kill)):
-            try:
-                return process.wait(patience)
-            except subprocess.TimeoutExpired:
-                then()
-        process.wait()
-        return EXIT_RESUME  # what it would have said itself, had it had the time: it is not started again
+        try:
+            return process.wait(self._grace)
+        except subprocess.TimeoutExpired:
+            return EXIT_RESUME if _end(process) else EXIT_OK
 
     def _last_words(self) -> str:
         lines = self._log.read_bytes()[-_WORDS:].decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code. It may be so young that it knows no signal yet, or hang: however it ends, it was asked to."""
+    process.terminate()
+    try:
+        return process.wait(_DYING)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def shipping(folder: RunFolder, spec: RunSpec, rank: Rank, tracker: Tracker) -> Shipping | None:

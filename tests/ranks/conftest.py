@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 
 from aiftrain.checkpoint import writer
+from aiftrain.checkpoint.ship import LOCK
 from aiftrain.cli.run_folder import write_run
 from aiftrain.data.corpus import PreparedCorpus
 from aiftrain.data.prepare import prepare
 from aiftrain.plan.plan import make_plan
 from aiftrain.plan.spec import resolve
 from aiftrain.run.folder import RunFolder, read_lines
+from aiftrain.run.lock import read_holder
 from aiftrain.run.process import runs
 
 NURSERY = Path(__file__).with_name("nursery.py")
@@ -100,7 +102,7 @@ class Ranks:
         self.signal(signal.SIGKILL)
         self.wait()
 
-    def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
         """Wait until something is so; fail with the ranks' logs where it is not in time."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -116,6 +118,12 @@ class Ranks:
     def writers(self) -> list[int]:
         """The process beside each rank that writes its shards."""
         return [pid for rank in self.pids for pid in children(rank) if runs(pid, writer.__file__)]
+
+    def shippers(self) -> list[int]:
+        """The one at work, which may be of ranks that are gone, and the one that waits for it to end."""
+        holder = read_holder(self.folder.checkpoints / LOCK)
+        found = {*([holder.pid] if holder else []), *children(self.pids[0])}
+        return [pid for pid in found if runs(pid, "ship")]
 
     def log(self) -> str:
         logs = sorted(self.folder.attempt_logs(self.attempt).glob("*.log"))
@@ -183,9 +191,9 @@ def events(folder: RunFolder, name: str) -> list[dict[str, Any]]:
 
 
 def children(pid: int) -> list[int]:
-    """Of threads that end meanwhile none."""
+    """Of threads that end meanwhile none, nor of a process that has ended."""
     found: list[str] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
+    for task in Path("/proc").glob(f"{pid}/task/*"):
         with suppress(FileNotFoundError, ProcessLookupError):
             found += (task / "children").read_text(encoding="ascii").split()
     return list(map(int, found))

@@ -12,7 +12,6 @@ import pytest
 from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.run.folder import RunFolder
-from aiftrain.run.lock import read_holder
 from tests.ranks.conftest import Nursery, Ranks, events
 
 pytestmark = pytest.mark.ranks
@@ -51,15 +50,22 @@ def test_all_that_is_saved_is_there_at_the_end(nursery: Nursery, run: RunFolder,
 
 
 def test_a_shipper_that_dies_is_started_again(nursery: Nursery, run: RunFolder, place: Path) -> None:
-    lock = run.checkpoints / "ship.lock"
     ranks = nursery.start(run, 1)
-    ranks.until(lambda: read_holder(lock) is not None)
-    holder = read_holder(lock)
-    assert holder is not None
-    os.kill(holder.pid, signal.SIGKILL)
+    ranks.until(lambda: bool(ranks.shippers()))
+    os.kill(ranks.shippers()[0], signal.SIGKILL)
     ended(ranks)
     assert events(run, "shipper ended")[0]["exit_code"] == -signal.SIGKILL
     assert arrived(run, place) == [5, 10, 15, 20]
+
+
+@pytest.mark.slow
+def test_a_shipper_that_hangs_is_killed_and_not_started_again(nursery: Nursery, impatient_run: RunFolder) -> None:
+    ranks = nursery.start(impatient_run, 1)
+    ranks.until(lambda: bool(ranks.shippers()))
+    os.kill(ranks.shippers()[0], signal.SIGSTOP)
+    ended(ranks)
+    assert len(events(impatient_run, "shipper ended")) == 1
+    assert len(events(impatient_run, "unshipped")) == 1
 
 
 def test_an_archive_out_of_reach_is_told_and_ends_nothing(

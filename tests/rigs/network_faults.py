@@ -17,12 +17,12 @@ _CHUNK = 16 * 1024
 class Line:
     """A TCP relay to a port of this machine, at no more than `bytes_per_s` in both directions together.
 
-    `cut()` resets all connections; `carried` counts bytes. TLS goes through it untouched.
+    `cut()` resets all connections, new ones go to `target`; `carried` counts bytes. TLS goes through it untouched.
     """
 
     def __init__(self, port: int, bytes_per_s: float = 1e12) -> None:
         self.bytes_per_s, self.carried = bytes_per_s, 0
-        self._target, self._sockets = port, list[socket.socket]()
+        self.target, self._sockets = port, list[socket.socket]()
         self._lock = threading.Lock()
         self._free_at = time.monotonic()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -47,7 +47,7 @@ class Line:
             except OSError:
                 return
             try:
-                far = socket.create_connection(("127.0.0.1", self._target))
+                far = socket.create_connection(("127.0.0.1", self.target))
             except OSError:  # nobody is there: the client is to see that
                 near.close()
                 continue

@@ -7,7 +7,10 @@ import os
 import subprocess
 from ipaddress import ip_address
 
+import pytest
+
 from aiftrain.errors import EXIT_USER
+from aiftrain.run import quiet
 from aiftrain.run.connections import Connection
 from aiftrain.run.contacts import Contact
 from aiftrain.run.folder import RunFolder, read_lines
@@ -16,8 +19,11 @@ from aiftrain.train.egress import Egress
 from tests.conftest import small_spec
 
 
-def test_who_spoke_and_is_gone_by_now_ends_the_rank_all_the_same(run_folder: RunFolder) -> None:
+def test_who_spoke_and_is_gone_by_now_ends_the_rank_all_the_same(
+    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A curl lives for less than the moment between a look at it and the signal."""
+    monkeypatch.setattr(quiet, "loud", list)  # other tests have loaded libraries here in another environment
     gone = subprocess.Popen(["true"])
     gone.wait()
     run_folder.attempt_logs(1).mkdir(parents=True)

@@ -68,7 +68,7 @@ def test_without_an_identity_it_is_checked_and_not_opened(
     catalog: Catalog, archive: Archive, save: Save, identities: Identities
 ) -> None:
     carry(save(catalog, 7), archive)
-    with pytest.raises(UserError, match=rf"is for {identities.public[0]}; .* {IDENTITY_FILE}"):
+    with pytest.raises(UserError, match=rf"is sealed for {identities.public[0]}: .* {IDENTITY_FILE}"):
         open_contents(archive.find(7))
     for file in objects(archive, 7):
         flip(file)

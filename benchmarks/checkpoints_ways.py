@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
+from aiftrain.data.batches import Batch
 from aiftrain.data.corpus import PreparedCorpus, PreparedTokenizer
 from aiftrain.run.folder import RunFolder, read_lines
 from aiftrain.run.layout import ParallelLayout, make_layout
@@ -123,12 +125,11 @@ def _no_corpus() -> PreparedCorpus:
     return PreparedCorpus(name="none", tokenizer=tokenizer, sources={}, unigram_loss=0, digest="")
 
 
-def ways(size: str, vocabulary: int, folder: Path) -> tuple[Engine, dict[str, Way]]:
-    spec = run_spec(shape(size, vocabulary), stage=1, compiled=False, world=1)
+def ways(spec: RunSpec, engine: Engine, folder: Path) -> dict[str, Way]:
+    """All of them, by name. `engine` is the run's."""
     spec = spec.model_copy(update={"storage": spec.storage.model_copy(update={"keep_last": 1})})
     blocking = spec.model_copy(update={"storage": spec.storage.model_copy(update={"background": False})})
-    engine = new_engine(spec)
-    return engine, {
+    return {
         "aiftrain": Ours(spec, engine, folder / "background"),
         "aiftrain, blocking": Ours(blocking, engine, folder / "blocking"),
         "deepspeed": DeepSpeeds(engine, folder / "deepspeed"),
@@ -138,15 +139,17 @@ def ways(size: str, vocabulary: int, folder: Path) -> tuple[Engine, dict[str, Wa
 
 
 class Loop:
-    """Trains, and saves in one way at a time."""
+    """Trains, and saves in one way at a time. `batches`: of each step, its micro-batches."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine, self._batches, self._steps = engine, our_batches(), 0
+    def __init__(self, engine: Engine, batches: Iterator[list[Batch]]) -> None:
+        self._engine, self._batches, self._steps = engine, batches, 0
 
     def step(self) -> float:
         """Seconds."""
-        batch, started = next(self._batches), time.perf_counter()
-        self._engine.step([batch], LR, batch.valid_tokens)
+        batches, started = next(self._batches), time.perf_counter()
+        self._engine.step(batches, LR, sum(batch.valid_tokens for batch in batches))
+        if self._engine.device.type == "cuda":
+            torch.cuda.synchronize()
         self._steps += 1
         return time.perf_counter() - started
 
@@ -166,17 +169,24 @@ class Loop:
         return facts | way.facts()
 
 
+def take_turns(loop: Loop, contestants: dict[str, Way], rounds: int, steps: int) -> dict[str, list[dict[str, float]]]:
+    """The turns of each way; the first round warms up, and does not count."""
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, way in contestants.items():
+            os.sync()  # what the one before has left to the kernel is its own affair
+            turn = loop.turn(way, steps)
+            turns[name] += [turn] if number else []
+    return turns
+
+
 def main() -> None:
     size, vocabulary, rounds, steps, folder = sys.argv[1:]
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    engine, contestants = ways(size, int(vocabulary), Path(folder))
-    loop, turns = Loop(engine), {name: list[dict[str, float]]() for name in contestants}
-    for number in range(int(rounds) + 1):  # the first warms up
-        for name, way in contestants.items():
-            os.sync()  # what the one before has left to the kernel is its own affair
-            turn = loop.turn(way, int(steps))
-            turns[name] += [turn] if number else []
-    print(json.dumps(turns), flush=True)
+    spec = run_spec(shape(size, int(vocabulary)), stage=1, compiled=False, world=1)
+    engine = new_engine(spec)
+    loop = Loop(engine, ([batch] for batch in our_batches()))
+    print(json.dumps(take_turns(loop, ways(spec, engine, Path(folder)), int(rounds), int(steps))), flush=True)
     os._exit(0)  # dcp leaves threads behind
 
 

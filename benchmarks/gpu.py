@@ -51,12 +51,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
-    vars(engine_module)["initialise"] = _draw_on_device  # a CPU takes a minute for a large model
+    vars(engine_module)["initialise"] = draw_on_device  # a CPU takes a minute for a large model
     device: torch.device | None = None
     for variant in arguments.variants:
         overrides = [f"hardware={arguments.hardware}", *arguments.run.split(), *variant.split()]
         spec = resolve(overrides)
-        device = device or _join(spec)
+        device = device or join_alone(spec)
         try:
             facts = measure(spec, device, arguments.steps, arguments.profile)
         except Exception as error:  # the other variants are still worth their time
@@ -75,7 +75,7 @@ def measure(spec: RunSpec, device: torch.device, steps: int, profile: bool) -> d
     engine = Engine(spec, plan.execution, deepspeed_config(spec, layout, precision), device, ALONE)
     seconds, losses = [], []
     for step in range(steps):
-        batches = list(_batches(spec, step))
+        batches = list(batches_of(spec, step))
         tokens = sum(batch.valid_tokens for batch in batches)
         started = time.perf_counter()
         if profile and step == steps - 1:
@@ -114,7 +114,7 @@ def _profiled(engine: Engine, batches: list[Batch], tokens: int) -> None:
     print("\n".join(line[:70] + line[-130:] for line in table.splitlines()), file=sys.stderr)
 
 
-def _batches(spec: RunSpec, step: int) -> Iterator[Batch]:
+def batches_of(spec: RunSpec, step: int) -> Iterator[Batch]:
     """Micro-batches of one step, the same in every variant."""
     rng = np.random.default_rng(step)
     rows, length = spec.train.micro_batch, spec.train.sequence_length
@@ -131,7 +131,7 @@ def _batches(spec: RunSpec, step: int) -> Iterator[Batch]:
 
 
 @torch.no_grad()
-def _draw_on_device(model: Decoder, seed: int) -> None:
+def draw_on_device(model: Decoder, seed: int) -> None:
     model.to("cuda")
     generator = torch.Generator("cuda").manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -141,7 +141,7 @@ def _draw_on_device(model: Decoder, seed: int) -> None:
             parameter.fill_(0.0 if name.endswith("bias") else 1.0)
 
 
-def _join(spec: RunSpec) -> torch.device:
+def join_alone(spec: RunSpec) -> torch.device:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29533"}
     rank = Rank(rank=0, world_size=1, local_rank=0, local_size=1, launcher="none")
     device = join(rank, spec.hardware, connect(rank))

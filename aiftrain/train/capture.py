@@ -7,6 +7,7 @@ comes first. Where there is no memory for a copy, the state itself is written, a
 
 from __future__ import annotations
 
+import mmap
 import threading
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from aiftrain.checkpoint.shards import Shard, mark_of
 from aiftrain.checkpoint.tensorfile import Tensor, record_of
 from aiftrain.checkpoint.writer import Written, write_file
 from aiftrain.train.engine import Engine
+from aiftrain.train.pinning import Pinning
 from aiftrain.train.randomness import random_states
 
 _FLOAT32 = np.dtype(np.float32)
@@ -52,9 +54,9 @@ class Saved:
 class Capture:
     """The state of `engine` at this moment. It must not change before `released` is set."""
 
-    def __init__(self, engine: Engine, writer: BackgroundWriter | None) -> None:
+    def __init__(self, engine: Engine, writer: BackgroundWriter | None, pinning: Pinning) -> None:
         self.released = threading.Event()
-        self._writer = writer
+        self._writer, self._pinning = writer, pinning
         self._device = engine.device
         self._arranged = _shard(engine).arranged()
         self._mark = mark_of(self._arranged)
@@ -71,7 +73,7 @@ class Capture:
             memory = self._writer.memory(self._arranged.size) if self._writer else None
             if self._writer is None or memory is None:
                 return self._written(path)
-            self._copy(memoryview(memory))
+            self._copy(memory)
             self.released.set()
             written = self._writer.write(path, self._arranged.size, self._mark)
             return _saved(path, written, copied=True, restarts=self._writer.restarts)
@@ -82,12 +84,14 @@ class Capture:
         with machine_errors("write", path):
             return _saved(path, write_file(path, self._arranged.blocks(), self._mark), copied=False)
 
-    def _copy(self, memory: memoryview) -> None:
-        memory[: len(self._arranged.header)] = self._arranged.header
+    def _copy(self, memory: mmap.mmap) -> None:
+        view = memoryview(memory)
+        view[: len(self._arranged.header)] = self._arranged.header
         if self._computed is not None:
-            self._copy_from_device(memory)
+            self._pinning.pin(memory)
+            self._copy_from_device(view)
             return
-        for tensor, place in self._arranged.places(memory):
+        for tensor, place in self._arranged.places(view):
             np.copyto(place, tensor.values())
 
     def _copy_from_device(self, memory: memoryview) -> None:

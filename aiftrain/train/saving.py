@@ -30,6 +30,7 @@ from aiftrain.run.spec import RunSpec
 from aiftrain.train.capture import Capture, Saved
 from aiftrain.train.engine import Engine
 from aiftrain.train.in_flight import InFlight, Stages
+from aiftrain.train.pinning import Pinning
 from aiftrain.train.rendezvous import gather
 from aiftrain.train.schedule import Schedule
 from aiftrain.train.snapshot import TrainState
@@ -65,6 +66,7 @@ class Saver:
         self._rank, self._tracker, self._alive = rank, tracker, alive
         self._layout = LayoutRecord.of(spec.parallelism.name, layout)
         self._writer = BackgroundWriter(rank.local_size) if spec.storage.background else None
+        self._pinning = Pinning()
         self._thread = ThreadPoolExecutor(1, "save")
         self._in_flight: InFlight | None = None
         self._stalled = 0.0  # seconds that training has waited for the save at hand
@@ -87,7 +89,7 @@ class Saver:
         self._wait_for_the_last(state.step)
         self._stalled = 0.0
         with self._stalling():
-            capture = Capture(engine, self._writer)
+            capture = Capture(engine, self._writer, self._pinning)
             self._begin(state.step, sum(gather(capture.size)))
             manifest = self._manifest(engine, state, sources, samples)
             self._in_flight = InFlight(self._stages(capture, manifest), self._thread)

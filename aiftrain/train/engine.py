@@ -28,7 +28,7 @@ from aiftrain.train.mesh import Mesh, ModelParallelUnit
 from aiftrain.train.model import Decoder, full_shapes, initialise
 from aiftrain.train.optimizers.build import build, prepare
 from aiftrain.train.optimizers.gate import Gate
-from aiftrain.train.precision import TYPES
+from aiftrain.train.precision import TYPES, compute_in
 from aiftrain.train.profile.marks import mark
 from aiftrain.train.recompute import runner
 from aiftrain.train.rendezvous import agree
@@ -50,7 +50,6 @@ class Engine:
         self._config = config
         self.first_forward = Stopwatch(device)  # of each step: the first micro-batch's forward pass
         precision = execution.precision
-        self._autocast = None if precision == "fp32" or precision in config else TYPES[precision]
         self.scales_losses = precision == "fp16"  # and wants to be told by how much
         self._document_mask = spec.data.document_mask
         # Without ZeRO, DeepSpeed clips but keeps the norm to itself; deepspeed.json then leaves clipping to us.
@@ -66,6 +65,8 @@ class Engine:
             use_fp8(model, spec.train.fp8)
         self.attention = choose(Site.of(spec, precision, device), spec.train.attention)
         model.kernel = self.attention.kernel
+        if precision != "fp32" and precision not in config:
+            compute_in(TYPES[precision], model, device)
         if spec.train.compile:
             compile_model(model, spec.train.recompute)
         introduce_experts(model, mesh, self.layout.zero_stage)
@@ -206,8 +207,7 @@ class Engine:
         mine = slice(own.start, own.stop)
         tokens, targets = (torch.from_numpy(array[:, mine]).to(self.device) for array in (batch.tokens, batch.targets))
         documents = torch.from_numpy(batch.documents) if self._document_mask else None
-        with self._precision():
-            return self._engine(tokens, targets, documents, handed)
+        return self._engine(tokens, targets, documents, handed)
 
     def _backward(self, objective: Tensor, *, last: bool) -> None:
         """How many micro-batches make a step changes on the way, so we tell DeepSpeed which is the `last`."""
@@ -223,9 +223,6 @@ class Engine:
             self._norm = self._clip()
         with mark("optimizer"):
             self._engine.step()
-
-    def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, dtype=self._autocast) if self._autocast else nullcontext()
 
     def _set_lr(self, lr: float) -> None:
         for group in self._engine.optimizer.param_groups:

@@ -59,6 +59,19 @@ def test_bf16_follows_fp32(nursery: Nursery, new_run: NewRun, alone: RunFolder) 
     assert losses(folder)[20] == pytest.approx(losses(alone)[20], rel=0.02)
 
 
+def test_deepspeed_does_not_end_the_autocast(nursery: Nursery, new_run: NewRun) -> None:
+    """As it does on GPUs with one that was entered around its engine: all products would be of fp32."""
+    as_asked, fp32, on_gpu = (
+        new_run("parallelism=ddp", "train.steps=3", f"train.precision={precision}", ranks=1)
+        for precision in ("bf16", "fp32", "bf16")
+    )
+    for folder in (as_asked, fp32):
+        assert nursery.start(folder, 1).wait() == [0]
+    assert nursery.start(on_gpu, 1, program="tests.ranks.gpu_autocast").wait() == [0]
+    assert losses(as_asked) == losses(on_gpu)
+    assert losses(as_asked) != losses(fp32)
+
+
 @pytest.mark.parametrize(
     ("option", "strategy"),
     [

@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from aiftrain.checkpoint.stores.base import AlreadyThereError
+from aiftrain.checkpoint.stores.s3.signed_content import compares_signed_content
 from aiftrain.checkpoint.stores.s3.store import S3Store
 from aiftrain.errors import DamagedError, MachineError, UserError
 from aiftrain.run.storage import ArchiveSpec
@@ -139,11 +141,38 @@ def test_a_new_large_object_never_replaces_one_that_is_there(store: S3Store) -> 
     assert store.clear_unfinished() == 0
 
 
+def test_parts_are_compared_with_what_was_signed_or_have_an_md5(ceph: CephRig, store: S3Store) -> None:
+    """Of a client that leaves its requests as they were signed nothing is refused: then it is taken not to compare."""
+    assert store.compares_signed_content
+    assert [entry.name for entry in store.entries()] == [], "the probe is gone"
+    store.client.like = lambda kind: store.client  # type: ignore[method-assign]
+    assert not compares_signed_content(store.client, store.prefix)
+    del store.compares_signed_content
+    put(store, "object", noise(11 * MIB))
+    assert b"".join(store.blocks("object")) == noise(11 * MIB)
+
+
+def test_a_part_that_changes_on_its_way_is_sent_again(store: S3Store) -> None:
+    assert store.compares_signed_content
+    send, changed = store.client._transport.send, list[int]()
+
+    def change_once(request: AWSPreparedRequest, **options: Any) -> AWSResponse:
+        sent = request.body
+        if sent and len(sent) == 5 * MIB and not changed:
+            changed.append(1)
+            request.body = bytes([sent[0] ^ 1]) + bytes(sent[1:])
+        return send(request, **options)
+
+    store.client._transport.send = change_once  # type: ignore[method-assign]
+    put(store, "object", noise(11 * MIB))
+    assert changed and b"".join(store.blocks("object")) == noise(11 * MIB)
+
+
 def test_what_the_service_stores_otherwise_is_found_and_removed(
     store: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ETag is taken away; then the object is read back, and here somebody has changed it in between."""
-    monkeypatch.setattr("aiftrain.checkpoint.stores.s3.store._bare", lambda etag: "encrypted by the service")
+    monkeypatch.setattr("aiftrain.checkpoint.stores.s3.store.bare", lambda etag: "encrypted by the service")
     put(store, "object", noise(11 * MIB))
     put(store, "small", b"small")
 
@@ -168,6 +197,7 @@ def test_memory_is_bounded_whatever_the_objects_size(store: S3Store) -> None:
     """At most `parts_at_once` parts and the one that is filled are held."""
     import tracemalloc
 
+    assert store.compares_signed_content  # which takes memory of its own, once
     tracemalloc.start()
     store.write("object", (bytes(MIB) for _ in range(60)), 60 * MIB)
     peak = tracemalloc.get_traced_memory()[1]

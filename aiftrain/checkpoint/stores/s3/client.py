@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from botocore import UNSIGNED
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.exceptions import ClientError
@@ -63,6 +64,10 @@ class Client:
     def as_anybody(self) -> Client:
         """The same bucket without keys."""
         return Client(self.service, self.bucket, None, self.gate, patience=self._patience, wait=self._wait)
+
+    def like(self, kind: type[Client]) -> Client:
+        """The same bucket with the same keys by another kind of client."""
+        return kind(self.service, self.bucket, self._credentials, self.gate, patience=self._patience, wait=self._wait)
 
     def call(
         self, what: str, operation: str, *, expected: tuple[str, ...] | None = (), **parameters: Any
@@ -137,7 +142,10 @@ class Client:
             endpoint, self.gate, self.service.ca_file, connections=self._connections, connect=10.0, read=self._wait
         )
         self._botocore = _botocore_client(endpoint, self.service.region or _FIRST_REGION, self._credentials)
-        self._botocore.meta.events.register_first("before-send.s3", self._transport.send)
+        self._botocore.meta.events.register_first("before-send.s3", self._send)
+
+    def _send(self, request: AWSPreparedRequest, **options: Any) -> AWSResponse:
+        return self._transport.send(request, **options)
 
     def close(self) -> None:
         self._transport.close()

@@ -26,6 +26,7 @@ _PASSING = {
     "SlowDown",
     "Throttling",
     "TooManyRequests",
+    "XAmzContentSHA256Mismatch",  # the same
 }
 _QUOTA = {"QuotaExceeded", "InsufficientStorageSpace", "InsufficientCapacity", "StorageFull"}
 _EXPIRED = {"ExpiredToken", "TokenRefreshRequired", "InvalidToken", "ExpiredTokenException"}
@@ -39,18 +40,22 @@ class RefusalError(Exception):
     def __init__(self, error: ClientError, *, after_silence: bool) -> None:
         super().__init__(str(error))
         metadata: dict[str, Any] = error.response.get("ResponseMetadata", {})
-        self.code = str(error.response.get("Error", {}).get("Code", ""))
+        self.code = code_of(error)
         self.status = int(metadata.get("HTTPStatusCode", 0))
         self.date: str | None = metadata.get("HTTPHeaders", {}).get("date")
         self.after_silence = after_silence
+
+
+def code_of(error: ClientError) -> str:
+    """S3's name for why it refused."""
+    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def passes(error: Exception) -> bool:
     """Whether it is worth trying again: silence, a broken connection, a service in trouble."""
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        code = error.response.get("Error", {}).get("Code", "")
-        return code in _PASSING or status in (429, 500, 502, 503, 504)
+        return code_of(error) in _PASSING or status in (429, 500, 502, 503, 504)
     if isinstance(error, SSLError):
         return _verification(error) is None
     return isinstance(error, HTTPError | HTTPClientError | HTTPException | IncompleteReadError | OSError)
@@ -95,7 +100,7 @@ def explain_silence(error: Exception, what: str, host: str, waited: float) -> Ma
     elif _timed_out(error):
         reason = f"{host} does not answer in time"
     elif isinstance(error, ClientError):
-        reason = f"{host} answers {error.response.get('Error', {}).get('Code', '')}"
+        reason = f"{host} answers {code_of(error)}"
     else:
         reason = f"{host} breaks off the connection"
     return MachineError(f"cannot {what}: {reason}; tried for {waited:.0f} seconds")

@@ -1,7 +1,8 @@
 """A bucket of an S3 service as a store. Where botocore may be missing, `bucket.open_bucket` asks for it first.
 
-Every object is checked before `write` returns: it is sent with its MD5, which the service compares and answers with;
-where it answers something else (it encrypts by itself, say), the object is read back.
+Every object is checked before `write` returns: it is sent with its MD5, or in parts with their SHA-256, which the
+service compares, and it answers with the MD5 of what it stored. Where it answers something else (it encrypts by itself,
+say), the object is read back.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from aiftrain.checkpoint.stores.s3.faults import MISSING, OTHERWISE, RefusalErro
 from aiftrain.checkpoint.stores.s3.parts import SMALLEST, Parts, part_size
 from aiftrain.checkpoint.stores.s3.probe import probe
 from aiftrain.checkpoint.stores.s3.public import openings
-from aiftrain.checkpoint.stores.s3.upload import Upload, etag_of, header, md5
+from aiftrain.checkpoint.stores.s3.signed_content import compares_signed_content
+from aiftrain.checkpoint.stores.s3.upload import Upload, bare, etag_of, header, md5
 from aiftrain.errors import DamagedError, MachineError, UserError
 from aiftrain.run.storage import ArchiveSpec
 
@@ -127,6 +129,11 @@ class S3Store:
                 return refusal.code in OTHERWISE
         return False
 
+    @cached_property
+    def compares_signed_content(self) -> bool:
+        """Whether the service compares what arrives with the SHA-256 that was signed; tried, not believed."""
+        return compares_signed_content(self.client, self.prefix)
+
     def write(self, name: str, blocks: Iterable[Octets], size: int, *, new: bool = False) -> None:
         length = part_size(size, self._limits, self._smallest_part)
         parts = Parts(blocks, size, length)
@@ -155,19 +162,20 @@ class S3Store:
         except RefusalError as refusal:
             # What is in the way may be our own: of a try whose answer was lost.
             head = self._head(name) if refusal.after_silence else None
-            if head is None or _bare(head["ETag"]) != md5(content).hex():
+            if head is None or bare(head["ETag"]) != md5(content).hex():
                 raise AlreadyThereError(f"{self._at(name)} is there already") from refusal
             answer = head
-        return _bare(answer["ETag"])
+        return bare(answer["ETag"])
 
     def _write_in_parts(self, name: str, parts: Parts, length: int, *, new: bool) -> tuple[list[bytes], str]:
         """The MD5 of each part, and the stored object's ETag."""
         at_once = max(1, self._parts_at_once * self._smallest_part // length)
-        with Upload(self.client, self._key(name), f"write {self._at(name)}") as upload:
+        what, signed = f"write {self._at(name)}", self.compares_signed_content
+        with Upload(self.client, self._key(name), what, signed=signed) as upload:
             digests = upload.send(parts, at_once)
             if new:
                 self._check_absent(name)
-            return digests, _bare(upload.complete(digests))
+            return digests, bare(upload.complete(digests))
 
     def _read_back(self, name: str, digests: list[bytes], size: int, length: int) -> None:
         """MachineError, and the object is gone, where what was stored is not what was sent."""
@@ -212,7 +220,3 @@ class S3Store:
 
     def _at(self, name: str) -> str:
         return f"{self.address}/{name}"
-
-
-def _bare(etag: str) -> str:
-    return etag.strip('"')

@@ -1,4 +1,4 @@
-"""An object on its way to a bucket in parts: several at a time, all of them or none, and each with its MD5."""
+"""An object on its way to a bucket in parts: several at a time, all of them or none, each compared as it arrives."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ _GONE = ("NoSuchUpload", "404")
 
 
 class Upload:
-    """A context manager: what is not completed inside is aborted, and leaves nothing behind."""
+    """A context manager: what is not completed inside is aborted, and leaves nothing behind.
 
-    def __init__(self, client: Client, key: str, what: str) -> None:
-        self._client, self._key, self._what = client, key, what
+    `signed`: the service compares parts with the SHA-256 that they are signed with (signed_content.py), and their MD5
+    is what it answers; else they are sent with it.
+    """
+
+    def __init__(self, client: Client, key: str, what: str, *, signed: bool) -> None:
+        self._client, self._key, self._what, self._signed = client, key, what, signed
         self._id, self._completed = "", False
 
     def __enter__(self) -> Upload:
@@ -49,11 +53,19 @@ class Upload:
         return digests
 
     def _send_part(self, parts: Parts, number: int, content: bytearray) -> bytes:
-        digest = md5(content)
         place: dict[str, Any] = {"Key": self._key, "UploadId": self._id, "PartNumber": number}
-        self._client.call(self._what, "upload_part", Body=content, ContentMD5=header(digest), **place)
+        digest = None if self._signed else md5(content)
+        if digest:
+            place["ContentMD5"] = header(digest)
+        answer = self._client.call(self._what, "upload_part", Body=content, **place)
         parts.give_back(content)
-        return digest
+        return digest or self._md5_in(answer["ETag"])
+
+    def _md5_in(self, etag: str) -> bytes:
+        try:
+            return bytes.fromhex(bare(etag))
+        except ValueError:
+            raise MachineError(f"cannot {self._what}: {self._client.host} answers with no MD5 of a part") from None
 
     def complete(self, digests: list[bytes]) -> str:
         """Make the parts an object; its ETag. An upload that is gone after silence was completed by the lost try."""
@@ -74,6 +86,11 @@ class Upload:
 def md5(content: bytes | bytearray) -> bytes:
     """What S3 compares and answers with: against what breaks on the way, not against who means harm."""
     return hashlib.md5(content, usedforsecurity=False).digest()
+
+
+def bare(etag: str) -> str:
+    """Without the quotation marks that S3 puts around it."""
+    return etag.strip('"')
 
 
 def header(digest: bytes) -> str:

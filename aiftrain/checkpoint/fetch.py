@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from aiftrain.checkpoint.archived_custody import custody_faults, read_custody
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.durable import machine_errors, remove_tree
 from aiftrain.checkpoint.manifest import MANIFEST, FileRecord
+from aiftrain.checkpoint.pipeline import ahead, digesting
 from aiftrain.checkpoint.progress import Progress, unwatched
+from aiftrain.checkpoint.several import several
 from aiftrain.checkpoint.signing.bundle import SIGNATURE
 from aiftrain.checkpoint.verify import check_files
 from aiftrain.checkpoint.weights_only import refuse_to_resume
@@ -114,8 +117,7 @@ class Fetch:
     def _download(self, record: FileRecord, progress: Progress) -> Iterator[None]:
         file, digest = self.folder / record.name, hashlib.sha256()
         with machine_errors("write", file), _new(file).open("wb") as stream:
-            for block in self.entry.blocks(record):
-                digest.update(block)
+            for block in digesting(ahead(self.entry.blocks(record)), digest):
                 stream.write(block)
                 progress(len(block))
                 yield
@@ -131,8 +133,7 @@ def fetch(entry: Contents, catalog: Catalog, progress: Progress = unwatched) -> 
     fetching = Fetch(entry, catalog)
     if damage := fetching.begin():
         raise DamagedError(f"{damage}. Remove it there to go without")
-    for _ in fetching.files(entry.manifest.files, progress):
-        pass
+    several(lambda record: deque(fetching.files([record], progress), 0), entry.manifest.files)
     return fetching.finish()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from aiftrain.checkpoint.digested import parse
 from aiftrain.checkpoint.manifest import MANIFEST, FileRecord, Manifest
 from aiftrain.checkpoint.progress import Progress, unwatched
 from aiftrain.checkpoint.sealing.keys import Identities
+from aiftrain.checkpoint.sealing.opening import Opening, data_key
 from aiftrain.checkpoint.sealing.source import SealedSource, open_sealed
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.shards import CheckpointReader
@@ -51,8 +51,7 @@ class OpenedCheckpoint:
 
     def blocks(self, record: FileRecord) -> Iterator[bytes]:
         """The content of a file: what was sealed, but not compared with `record`."""
-        with contextlib.closing(open_file(self.sealed, record.name, self.identities)) as source:
-            yield from source.blocks()
+        return open_blocks(self.sealed, record.name, self.identities)
 
     def verify(self, progress: Progress = unwatched) -> list[Fault]:
         """Open every file, and compare its content with the manifest."""
@@ -62,8 +61,7 @@ class OpenedCheckpoint:
 def open_checkpoint(sealed: SealedCheckpoint, identities: Identities) -> OpenedCheckpoint:
     """UserError where none of `identities` opens it, DamagedError where its manifest is not that of its envelope."""
     where = f"{sealed.address}: {MANIFEST}"
-    with contextlib.closing(open_file(sealed, MANIFEST, identities)) as source:
-        manifest = parse(b"".join(source.blocks()), where, Manifest)
+    manifest = parse(b"".join(open_blocks(sealed, MANIFEST, identities)), where, Manifest)
     envelope = sealed.envelope
     if (manifest.digest, manifest.step) != (envelope.manifest, envelope.step):
         raise DamagedError(f"{where} is of step {manifest.step}, and not the one that the envelope speaks of")
@@ -73,8 +71,17 @@ def open_checkpoint(sealed: SealedCheckpoint, identities: Identities) -> OpenedC
     return OpenedCheckpoint(sealed, identities, manifest)
 
 
+def open_blocks(sealed: SealedCheckpoint, name: str, identities: Identities) -> Iterator[bytes]:
+    """The content of one file, from its beginning to its end. Errors as of `data_key` and `Opening.all`."""
+    file, envelope = sealed.envelope.file(name), sealed.envelope
+    stored = f"{envelope.context}/{file.stored}"
+    where = f"{sealed.store.address}/{stored}"
+    secret = data_key(file.seal, identities, where, envelope.recipients)
+    return Opening(file.seal, secret, name, envelope.context, where).all(sealed.store.blocks(stored))
+
+
 def open_file(sealed: SealedCheckpoint, name: str, identities: Identities) -> SealedSource:
-    """The content of one file."""
+    """The content of one file, to be read at random."""
     file, envelope = sealed.envelope.file(name), sealed.envelope
     return open_sealed(
         sealed.source(file), file.seal, identities, name=name, context=envelope.context, recipients=envelope.recipients

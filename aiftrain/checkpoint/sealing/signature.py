@@ -7,11 +7,9 @@ LINEAGE/step-00000100/
 
 from __future__ import annotations
 
-import contextlib
-
 from aiftrain.checkpoint.sealing.envelope import SIGNATURE_ENVELOPE, Envelope
 from aiftrain.checkpoint.sealing.keys import Identities
-from aiftrain.checkpoint.sealing.opened import open_file
+from aiftrain.checkpoint.sealing.opened import open_blocks
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint, is_sealed_signature, read_envelope, seal_file
 from aiftrain.checkpoint.signing.bundle import SIGNATURE
 from aiftrain.checkpoint.stores.base import Store
@@ -22,8 +20,7 @@ def open_signature(sealed: SealedCheckpoint, identities: Identities) -> bytes | 
     found = sealed_signature(sealed)
     if found is None:
         return None
-    with contextlib.closing(open_file(found, SIGNATURE, identities)) as source:
-        return b"".join(source.blocks())
+    return b"".join(open_blocks(found, SIGNATURE, identities))
 
 
 def sealed_signature(sealed: SealedCheckpoint) -> SealedCheckpoint | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from aiftrain.checkpoint.sealing.cipher import aes_gcm
 from aiftrain.checkpoint.sealing.keys import Identities
-from aiftrain.checkpoint.sealing.seal import KEY, TAG, Seal
+from aiftrain.checkpoint.sealing.opening import Opening, data_key
+from aiftrain.checkpoint.sealing.seal import TAG, Seal
 from aiftrain.checkpoint.sources import Source
-from aiftrain.data.files import optional_module
 from aiftrain.errors import DamagedError
 
 _AT_A_TIME = 8 << 20  # bytes fetched by one read; to a store each costs a round trip
@@ -24,9 +23,7 @@ class SealedSource:
             raise DamagedError(f"{self.name} is damaged: {seal.sealed_size} bytes were sealed, {source.size} are there")
         self._source = source
         self._seal = seal
-        self._cipher = aes_gcm(secret)
-        self._bound = seal.associated_data(name, context)
-        self._invalid = optional_module("cryptography.exceptions", "seal", "opening a seal").InvalidTag
+        self._opening = Opening(seal, secret, name, context, source.name)
         self._stored = memoryview(b"")  # what was fetched last; kept, since fresh memory costs as much as the cipher
         self._last: tuple[int, bytes] = (-1, b"")  # the segment opened last: small reads follow one another
 
@@ -43,10 +40,6 @@ class SealedSource:
             place = max(0, start - offset)
             target[place : place + len(piece)] = piece
 
-    def blocks(self) -> Iterator[bytes]:
-        """All of the content, from the beginning."""
-        return (content for _, content in self._opened(0, self._seal.segments - 1))
-
     def close(self) -> None:
         self._source.close()
 
@@ -58,7 +51,7 @@ class SealedSource:
         step = max(1, _AT_A_TIME // self._seal.segment)
         for begin in range(first, last + 1, step):
             for index, sealed in self._fetched(begin, min(begin + step, last + 1)):
-                self._last = index, self._open(index, sealed)
+                self._last = index, self._opening.open(index, sealed)
                 yield self._last
 
     def _fetched(self, begin: int, end: int) -> Iterator[tuple[int, memoryview]]:
@@ -73,14 +66,6 @@ class SealedSource:
             place = (index - begin) * length
             yield index, stored[place : place + length]
 
-    def _open(self, index: int, sealed: memoryview) -> bytes:
-        try:
-            return self._cipher.decrypt(self._seal.nonce(index), sealed, self._bound)
-        except self._invalid:
-            raise DamagedError(
-                f"{self.name} is damaged: segment {index} of {self._seal.segments} is not what was sealed there"
-            ) from None
-
 
 def open_sealed(
     source: Source, seal: Seal, identities: Identities, *, name: str, context: str, recipients: Sequence[str] = ()
@@ -90,7 +75,4 @@ def open_sealed(
     DamagedError where the seal is not this file's, or was not made under `name` and `context`: now, where the sizes
     tell, otherwise at the first read.
     """
-    secret = identities.unwrap(seal.wrapped, f"the seal of {source.name}", recipients)
-    if len(secret) != KEY:
-        raise DamagedError(f"{source.name} is damaged: its seal holds a key of {len(secret)} bytes")
-    return SealedSource(source, seal, secret, name, context)
+    return SealedSource(source, seal, data_key(seal, identities, source.name, recipients), name, context)

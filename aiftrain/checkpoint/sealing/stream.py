@@ -31,7 +31,7 @@ def enciphered(blocks: Iterable[Octets], seal: Seal, secret: bytes, name: str, c
     """The sealed segments under a data key. A key must never be used for a second file."""
     cipher, bound = aes_gcm(secret), seal.associated_data(name, context)
     left = seal.size
-    for index, content in enumerate(_segments(blocks, seal.segment)):
+    for index, content in enumerate(segments(blocks, seal.segment)):
         left -= len(content)
         if left < 0 or (left and len(content) < seal.segment):
             break
@@ -40,7 +40,7 @@ def enciphered(blocks: Iterable[Octets], seal: Seal, secret: bytes, name: str, c
         raise DamagedError(f"{name} has {seal.size - left} bytes or more, not the {seal.size} it was to have")
 
 
-def _segments(blocks: Iterable[Octets], segment: int) -> Iterator[memoryview]:
+def segments(blocks: Iterable[Octets], segment: int) -> Iterator[memoryview]:
     """The same bytes in pieces of `segment`, the last one shorter; each is valid until the next is asked for."""
     kept, held = memoryview(bytearray(segment)), 0
     empty = True

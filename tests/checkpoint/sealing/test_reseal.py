@@ -14,7 +14,7 @@ from aiftrain.checkpoint.sealing import writing
 from aiftrain.checkpoint.sealing.envelope import ENVELOPE, Envelope
 from aiftrain.checkpoint.sealing.in_place import seal_in_place
 from aiftrain.checkpoint.sealing.keys import Identities
-from aiftrain.checkpoint.sealing.opened import open_checkpoint, open_file
+from aiftrain.checkpoint.sealing.opened import open_blocks, open_checkpoint
 from aiftrain.checkpoint.sealing.reseal import reseal, seal_anew
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.sealing.writing import UNFINISHED
@@ -99,7 +99,7 @@ def test_a_key_is_in_wrong_hands_and_what_is_sealed_anew_opens_with_nothing_that
 
 
 def _read(sealed: SealedCheckpoint, name: str, identities: Identities) -> None:
-    for _ in open_file(sealed, name, identities).blocks():
+    for _ in open_blocks(sealed, name, identities):
         pass
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiftrain.checkpoint.sealing.keys import Identities
+from aiftrain.checkpoint.sealing.opening import Opening
 from aiftrain.checkpoint.sealing.seal import SEGMENT, TAG, Seal
 from aiftrain.checkpoint.sealing.source import SealedSource, open_sealed
 from aiftrain.checkpoint.sealing.stream import enciphered, seal_blocks
@@ -50,8 +51,20 @@ def sealed(content: bytes, name: str = NAME, context: str = CONTEXT) -> bytes:
 
 
 def opened(stored: bytes, size: int, name: str = NAME, context: str = CONTEXT) -> bytes:
-    source = SealedSource(Memory(stored), small_seal(size), SECRET, name, context)
-    return read(source, 0, source.size)
+    """By random reads; what comes as a stream is no better and no worse."""
+    streamed: bytes | str
+    try:
+        streamed = b"".join(Opening(small_seal(size), SECRET, name, context, "stored.sealed").all([stored]))
+    except DamagedError as error:
+        streamed = str(error)
+    try:
+        source = SealedSource(Memory(stored), small_seal(size), SECRET, name, context)
+        content = read(source, 0, source.size)
+    except DamagedError as error:
+        assert isinstance(streamed, str) and (streamed == str(error) or "bytes were sealed" in str(error))
+        raise
+    assert streamed == content
+    return content
 
 
 def read(source: SealedSource, start: int, stop: int) -> bytes:
@@ -66,6 +79,8 @@ def test_any_content_in_any_blocks_is_read_from_anywhere(blocks: list[bytes], da
     seal = small_seal(len(content))
     stored = b"".join(enciphered(blocks, seal, SECRET, NAME, CONTEXT))
     assert len(stored) == seal.sealed_size
+    cut = [stored[:7], stored[7:30], stored[30:]]
+    assert b"".join(Opening(seal, SECRET, NAME, CONTEXT, "here").all(cut)) == content
     source = SealedSource(Memory(stored), seal, SECRET, NAME, CONTEXT)
     for _ in range(3):
         start = data.draw(st.integers(0, len(content)))

@@ -9,7 +9,7 @@ from aiftrain.checkpoint.stores.s3.client import Client
 from aiftrain.checkpoint.stores.s3.faults import MISSING, OTHERWISE, RefusalError
 from aiftrain.errors import DamagedError
 
-_BLOCK = 8 * 2**20
+_BLOCK = 2**20
 _SHORTER = ("InvalidRange", "416")
 
 

@@ -102,13 +102,18 @@ class Ranks:
         self.signal(signal.SIGKILL)
         self.wait()
 
-    def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
-        """Wait until something is so; fail with the ranks' logs where it is not in time."""
-        deadline = time.monotonic() + seconds
+    def until(self, condition: Callable[[], bool], seconds: float = 120, grace: float = 10) -> None:
+        """Wait until something is so; fail with the ranks' logs where it is not in time.
+
+        Nor within `grace` seconds of their end: what they have started may still be at work then.
+        """
+        begin = last_alive = time.monotonic()
         while not condition():
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            last_alive = now if any(map(is_alive, self.pids)) else last_alive
+            if now > min(begin + seconds, last_alive + grace):
                 self.kill()
-                pytest.fail(f"waited {seconds} s in vain\n{self.log()}")
+                pytest.fail(f"waited {now - begin:.0f} s in vain\n{self.log()}")
             time.sleep(0.005)
 
     def until_saved(self) -> None:
@@ -188,6 +193,14 @@ def losses(folder: RunFolder, key: str = "loss") -> dict[int, Any]:
 
 def events(folder: RunFolder, name: str) -> list[dict[str, Any]]:
     return [event for event in read_lines(folder.events) if event["event"] == name]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] != b"Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def children(pid: int) -> list[int]:

@@ -177,14 +177,20 @@ def test_with_the_archive_out_of_reach_it_goes_on_but_does_not_begin(nursery: Nu
     assert ("resume", 15) in scene.happened()
 
 
-def test_without_keys_for_its_archive_it_does_not_begin_either(nursery: Nursery, new_run: NewRun) -> None:
-    """With a checkpoint at home it goes on: test_troubled_bucket.py."""
+def test_without_keys_for_its_archive_it_goes_on_but_does_not_begin(
+    nursery: Nursery, new_run: NewRun, straight: RunFolder, tmp_path: Path
+) -> None:
     seats = "location: FI, operator: Us, operator_seat: FI, owner_seat: FI, keys_held_by: team"
     service = f"{{name: rig, title: A rig, {seats}, endpoint: 'https://localhost:1'}}"
-    run = new_run(*SAVING, "policy=eu", f"storage.archives=[{{address: 's3://rig/bucket', service: {service}}}]")
+    archives = f"storage.archives=[{{address: 's3://rig/bucket', service: {service}}}]"
+    run = new_run(*SAVING, "policy=eu", archives, "storage.ship_minutes=0")
     ranks = nursery.start(run, 2)
     assert ranks.wait() == [2, 2], ranks.log()
     assert "no keys for rig" in ranks.message() and losses(run) == {}
+    scene = Scene(straight, run, tmp_path)
+    scene.put(home=[15], archive=[])
+    goes_on(nursery, scene)
+    assert ("resume", 15) in scene.happened()
 
 
 def test_weights_alone_are_passed_over(nursery: Nursery, scene: Scene, straight: RunFolder) -> None:

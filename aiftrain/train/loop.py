@@ -190,6 +190,7 @@ class Trainer:
     def _validation_losses(self, phase: Phase) -> dict[str, float]:
         losses = {}
         for source in self.batches.names:
+            self.watchdog.alive()
             total, count = agree(list(self.engine.evaluate(self._validation_batches(source, phase))), self.device)
             if count:
                 losses[source] = total / count

@@ -36,7 +36,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def alive(self) -> None:
-        """A step begins, or one that waits for storage is to go on waiting."""
+        """A step begins, or one goes on that may take long: it waits for storage, or evaluates the next source."""
         first = self._last_step is None
         self._last_step, self._dumped = time.monotonic(), False
         self._patience = self._limit * (_FIRST_STEP if first else 1)

@@ -44,6 +44,14 @@ def test_a_hang_is_noticed_told_and_survived(nursery: Nursery, new_run: Callable
     assert losses(folder) == losses(straight)
 
 
+def test_a_long_evaluation_is_no_hang(nursery: Nursery, new_run: Callable[..., RunFolder]) -> None:
+    """Each of its two sources takes most of the limit."""
+    folder = new_run("train.steps=2", f"train.hang_minutes={LIMIT / 60}", ranks=1)
+    ranks = nursery.start(folder, 1, program="tests.ranks.slow_evaluation", SECONDS=str(0.7 * LIMIT))
+    assert ranks.wait() == [0], ranks.log()
+    assert events(folder, "hang") == [] and set(losses(folder, "validation")[2]) == {"de", "fr"}
+
+
 HOLDS_THE_INTERPRETER = "tests.ranks.held_interpreter"
 
 

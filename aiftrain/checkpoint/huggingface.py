@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from math import prod
 
 from aiftrain.errors import UserError
-from aiftrain.run.model import ModelSpec, MoeSpec
+from aiftrain.run.model import ModelSpec
+from aiftrain.run.shape import MoeSpec
 from aiftrain.run.spec import RunSpec
 
 # What the exported architectures share; `head_dim`, `qk_norm` and sizes are free.

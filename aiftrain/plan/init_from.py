@@ -13,7 +13,7 @@ from typing import Any
 
 from aiftrain.errors import AiftrainError, ConfigError, Problem
 from aiftrain.run.init_from import InitSpec, StartingFile
-from aiftrain.run.model import MoeSpec
+from aiftrain.run.shape import MoeSpec
 from aiftrain.run.spec import RunSpec
 
 IMPORTED = "imported"  # the choice of `model` that takes its shape from the weights

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aiftrain.run.model import LatentSpec, ModelSpec
+from aiftrain.run.model import ModelSpec
+from aiftrain.run.shape import LatentSpec
 from aiftrain.train.flex import BlockMask, attend_by_blocks
 from aiftrain.train.masks import Mask, Masks
 from aiftrain.train.mesh import ALONE, Axis, Mesh

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aiftrain.run.model import ModelSpec, MoeSpec
+from aiftrain.run.model import ModelSpec
+from aiftrain.run.shape import MoeSpec
 from aiftrain.train.dispatch import Dispatch
 from aiftrain.train.mesh import ALONE, Axis, Mesh
 from aiftrain.train.mlp import MLP, activation

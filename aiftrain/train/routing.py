@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from aiftrain.run.model import MoeSpec
+from aiftrain.run.shape import MoeSpec
 from aiftrain.train.mesh import ALONE, Axis
 from aiftrain.train.tensor_parallel import copy_to, gathered, reduce_from
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiftrain.run.model import ModelSpec, MoeSpec
+from aiftrain.run.model import ModelSpec
+from aiftrain.run.shape import MoeSpec
 from aiftrain.run.stages import cut, stage_bounds
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiftrain.run.model import MoeSpec
+from aiftrain.run.shape import MoeSpec
 from aiftrain.train.dispatch import Dispatch
 from aiftrain.train.experts import Experts, passed_by
 from aiftrain.train.mesh import ALONE

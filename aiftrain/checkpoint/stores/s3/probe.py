@@ -13,12 +13,16 @@ from aiftrain.errors import AiftrainError
 @contextmanager
 def probe(client: Client, prefix: str) -> Iterator[str]:
     """A key below `prefix` that nobody else uses. What cannot be removed in the end is left: it was a look alone."""
-    key = f"{prefix}.aiftrain-probe-{secrets.token_hex(8)}"
+    key = probe_key(prefix)
     try:
         yield key
     finally:
         with suppress(AiftrainError):
             remove_for_good(client, key)
+
+
+def probe_key(prefix: str) -> str:
+    return f"{prefix}.aiftrain-probe-{secrets.token_hex(8)}"
 
 
 def remove_for_good(client: Client, key: str) -> None:

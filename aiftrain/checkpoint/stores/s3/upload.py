@@ -53,13 +53,16 @@ class Upload:
         return digests
 
     def _send_part(self, parts: Parts, number: int, content: bytearray) -> bytes:
-        place: dict[str, Any] = {"Key": self._key, "UploadId": self._id, "PartNumber": number}
-        digest = None if self._signed else md5(content)
+        place, digest = self.place(number), None if self._signed else md5(content)
         if digest:
             place["ContentMD5"] = header(digest)
         answer = self._client.call(self._what, "upload_part", Body=content, **place)
         parts.give_back(content)
         return digest or self._md5_in(answer["ETag"])
+
+    def place(self, number: int) -> dict[str, Any]:
+        """Of a part, counted from 1, as requests name it."""
+        return {"Key": self._key, "UploadId": self._id, "PartNumber": number}
 
     def _md5_in(self, etag: str) -> bytes:
         try:

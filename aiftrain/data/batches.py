@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,10 @@ class Batch:
     def valid_tokens(self) -> int:
         """How many tokens a loss is taken of."""
         return int(np.count_nonzero(self.targets != IGNORED))
+
+    def without_loss(self) -> Batch:
+        """The same rows, of which no loss is taken."""
+        return replace(self, targets=np.full_like(self.targets, IGNORED))
 
 
 class Rows:

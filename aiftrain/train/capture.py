@@ -69,6 +69,7 @@ class Capture:
 
     def save(self, path: Path) -> Saved:
         """Write the shard; in a thread beside the training. MachineError where it cannot be written."""
+        use_device(self._device)
         try:
             memory = self._writer.memory(self._arranged.size) if self._writer else None
             if self._writer is None or memory is None:
@@ -106,6 +107,15 @@ class Capture:
                 else:
                     np.copyto(place, tensor.values())
         stream.synchronize()
+
+
+def use_device(device: torch.device) -> None:
+    """For a thread that works with this process' GPU: each begins with the first GPU of the node, whoever owns it.
+
+    There its first call would make a context: half a GB of that GPU for each rank of the node.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def _shard(engine: Engine) -> Shard:

@@ -41,7 +41,7 @@ class Dispatch:
         nowhere = len(self.order) - len(rows)
         if nowhere:
             rows = torch.cat([rows, rows.new_zeros(nowhere, rows.shape[1])])
-        return rows[self.back_in_order].view(*self.shape, rows.shape[1])  # of an evaluation a rank may get no rows
+        return rows[self.back_in_order].view(*self.shape, rows.shape[1])
 
 
 def _lists(*counts: Tensor) -> list[list[int]]:

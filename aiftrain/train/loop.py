@@ -197,14 +197,19 @@ class Trainer:
         return losses
 
     def _validation_batches(self, source: str, phase: Phase) -> Iterator[Batch]:
-        """This rank's share: ranks take micro-batches in turn, and all the same number, as ZeRO 3 needs."""
+        """This rank's share: ranks take micro-batches in turn, and all the same number, as ZeRO 3 needs.
+
+        Where no row is left for a rank, it takes no loss of the last one: attention on GPUs refuses a batch of no rows.
+        """
         micro, length, takers = phase.micro_batch, phase.sequence_length, self.layout.data_parallel
         train = self.spec.train
         wanted = -(-train.evaluate_batches * train.global_batch * train.sequence_length // length)
         rows = min(wanted, self.batches.validation(source, length))
         for start in range(0, rows, micro * takers):
             mine = start + self.layout.place(self.rank.rank).data * micro
-            yield self.batches.validation_batch(source, length, min(mine, rows), max(0, min(micro, rows - mine)))
+            first, count = min(mine, rows - 1), max(1, min(micro, rows - mine))
+            batch = self.batches.validation_batch(source, length, first, count)
+            yield batch if mine < rows else batch.without_loss()
 
     def _save(self, state: TrainState) -> None:
         self.saver.save(self.engine, state, self._source_tokens(state), self.batches.samples(state.step))

@@ -65,12 +65,8 @@ def connect(rank: Rank, *, again: bool = False) -> Store:
 def join(rank: Rank, hardware: Hardware, store: Store) -> torch.device:
     """Take the device that this rank owns, and make the process group over `store`."""
     device = _device(rank, hardware)
-    os.environ |= {  # DeepSpeed reads these names, whoever the launcher is
-        "RANK": str(rank.rank),
-        "WORLD_SIZE": str(rank.world_size),
-        "LOCAL_RANK": str(rank.local_rank),
-        "LOCAL_WORLD_SIZE": str(rank.local_size),
-    }
+    os.environ |= words_to_deepspeed(rank, device)
+    os.environ.pop("OMPI_COMM_WORLD_LOCAL_RANK", None)  # DeepSpeed ends a rank where it differs from LOCAL_RANK
     # Without this, DeepSpeed asks of each of its extensions whether it could be compiled here: it runs a compiler on
     # every rank, and would build one for inference on a CPU, where a start killed meanwhile leaves a lock behind.
     deepspeed.ops.__compatible_ops__ = {}
@@ -87,6 +83,19 @@ def join(rank: Rank, hardware: Hardware, store: Store) -> torch.device:
     return device
 
 
+def words_to_deepspeed(rank: Rank, device: torch.device) -> dict[str, str]:
+    """The variables that DeepSpeed reads, whoever the launcher is.
+
+    It takes LOCAL_RANK for the number of the GPU, which it is not where each rank sees its own GPU alone.
+    """
+    return {
+        "RANK": str(rank.rank),
+        "WORLD_SIZE": str(rank.world_size),
+        "LOCAL_RANK": str(rank.local_rank if device.index is None else device.index),
+        "LOCAL_WORLD_SIZE": str(rank.local_size),
+    }
+
+
 def part() -> None:
     """Leave the process group."""
     if dist.is_initialized():
@@ -97,7 +106,7 @@ def agree(values: list[float], device: torch.device) -> list[float]:
     """The sum of every rank's values, the same on all ranks."""
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(tensor)
-    return [float(value) for value in tensor]
+    return [float(value) for value in tensor.tolist()]  # one wait for a GPU, and not one for each
 
 
 def gather_numbers(value: float, device: torch.device) -> list[float]:

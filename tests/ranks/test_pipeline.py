@@ -58,6 +58,27 @@ def test_any_other_layout_goes_on(
     assert next(averaged) == pytest.approx(next(averaged), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("words", "ranks"),
+    [
+        ("parallelism.pipeline=2", 2),
+        pytest.param("parallelism.pipeline=3", 3, marks=pytest.mark.slow),
+        pytest.param("parallelism=3d parallelism.zero_stage=0", 4, marks=pytest.mark.slow),
+        pytest.param("parallelism.pipeline=4 model.num_layers=4", 4, marks=pytest.mark.slow),
+    ],
+)
+def test_no_stage_waits_for_another_in_a_circle(
+    nursery: Nursery, new_run: NewRun, straight: RunFolder, words: str, ranks: int
+) -> None:
+    """Sends that end only when they are received, in training, evaluation and saving."""
+    short = ("train.steps=10", "storage.save_every=10", "train.hang_minutes=1")
+    folder = new_run(*PP, *AVERAGED, *short, *words.split(), ranks=ranks)
+    started = nursery.start(folder, ranks, program="tests.ranks.waiting_sends")
+    assert started.wait() == [0] * ranks, started.log()
+    if folder.read_spec().model.num_layers == 3:
+        assert losses(folder)[4] == pytest.approx(losses(straight)[4], rel=1e-5)
+
+
 @pytest.mark.slow
 def test_bf16_weights_with_fp32_masters(nursery: Nursery, new_run: NewRun) -> None:
     """As a GPU has it: what ranks of ZeRO 1 learn, as far as bf16 tells, and to the last bit after a kill."""

@@ -53,6 +53,25 @@ def test_the_loss_falls_and_is_recorded(alone: RunFolder) -> None:
     assert events(alone, "end")[-1]["exit_code"] == 0
 
 
+@pytest.mark.parametrize(("strategy", "ranks"), [("zero3", 2), pytest.param("pp", 4, marks=pytest.mark.slow)])
+def test_no_rank_evaluates_an_empty_batch(nursery: Nursery, new_run: NewRun, strategy: str, ranks: int) -> None:
+    """GPUs' attention refuses one. Of the nine rows of a source that two ranks evaluate by twos, one is left over."""
+    words = ("train.steps=2", "train.evaluate_every=2", "train.evaluate_batches=2")
+    one = new_run(*words, "parallelism=ddp", ranks=1)
+    several = new_run(*words, f"parallelism={strategy}", ranks=ranks)
+    assert nursery.start(one, 1).wait() == [0]
+    started = nursery.start(several, ranks, program="tests.ranks.empty_refused")
+    assert started.wait() == [0] * ranks, started.log()
+    assert losses(several, "validation")[2] == pytest.approx(losses(one, "validation")[2], rel=1e-5)
+
+
+def test_ranks_below_an_mpiexec_that_has_variables_of_its_own(nursery: Nursery, new_run: NewRun) -> None:
+    """It started a torchrun on each node: its word on the rank on the node is torchrun's, not the rank's."""
+    folder = new_run("parallelism=ddp", "train.steps=1")
+    ranks = nursery.start(folder, 2, OMPI_COMM_WORLD_RANK="2", OMPI_COMM_WORLD_LOCAL_RANK="2")
+    assert ranks.wait() == [0, 0], ranks.log()
+
+
 def test_bf16_follows_fp32(nursery: Nursery, new_run: NewRun, alone: RunFolder) -> None:
     folder = new_run("parallelism=zero1", "train.precision=bf16")
     assert nursery.start(folder, 2).wait() == [0, 0]

@@ -19,11 +19,9 @@ class Neighbours:
         self.stage, self.stages, self.last = axis.index, axis.size, axis.size - 1
 
     def send(self, tensor: Tensor, stage: int) -> None:
-        if tensor.numel():  # a micro-batch of an evaluation may have no rows for this rank
-            dist.send(tensor.contiguous(), group=self._axis.group, group_dst=stage)
+        dist.send(tensor.contiguous(), group=self._axis.group, group_dst=stage)
 
     def receive(self, shape: Sequence[int], dtype: torch.dtype, stage: int) -> Tensor:
         tensor = torch.empty(*shape, dtype=dtype, device=self._device)
-        if tensor.numel():
-            dist.recv(tensor, group=self._axis.group, group_src=stage)
+        dist.recv(tensor, group=self._axis.group, group_src=stage)
         return tensor

@@ -142,12 +142,18 @@ def _device(local_rank: int) -> DeviceSight:
     return DeviceSight(
         visible=visible,
         name=properties.name,
-        identity=str(getattr(properties, "uuid", "") or address or number),
+        identity=device_identity(properties) or str(number),
         address=address,
         numa=device_numa(_SYS, address) if address else None,
         total_gib=total / _GIB,
         free_gib=free / _GIB,
     )
+
+
+def device_identity(properties: Any) -> str:
+    """What tells a device from all others of a node: parts of one have its address, and a driver may give one UUID to
+    both halves of a card."""
+    return " ".join(filter(None, (str(getattr(properties, "uuid", "")), device_address(properties))))
 
 
 def device_address(properties: Any) -> str:

@@ -6,11 +6,14 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from aiftrain.run.machine import Hardware
 from aiftrain.run.rank import Rank
 from aiftrain.train.preflight.cores import parse_cores
-from aiftrain.train.preflight.survey import Sight, cards, device_numa, interfaces, look, numa_domains
+from aiftrain.train.preflight.survey import Sight, cards, device_identity, device_numa, interfaces, look, numa_domains
 
 TREE = {
     "devices/system/node/node0/cpulist": "0-3,8-11",
@@ -48,3 +51,17 @@ def test_this_machine_as_a_rank_sees_it(tmp_path: Path) -> None:
     assert sight.folders[0].path == str(tmp_path)
     assert sight.folders[0].free > 0 and sight.folders[0].writable
     assert look(Rank(1, 2, 1, 2), hardware, [tmp_path]).folders == [], "one look a node"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param({"pci_bus_id": 0xC1}, {"pci_bus_id": 0xC6}, id="halves of a card with one UUID"),
+        pytest.param({"uuid": "a part"}, {"uuid": "another"}, id="parts of a device"),
+    ],
+)
+def test_devices_of_their_own_are_told_apart(one: dict[str, object], other: dict[str, object]) -> None:
+    alike = {"uuid": "00000000-0000", "pci_domain_id": 0, "pci_bus_id": 0xC1, "pci_device_id": 0}
+    identities = {device_identity(SimpleNamespace(**alike | own)) for own in (one, other, one)}
+    assert len(identities) == 2
+    assert device_identity(SimpleNamespace()) == "", "this torch tells nothing"

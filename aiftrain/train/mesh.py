@@ -152,5 +152,8 @@ class ModelParallelUnit:
     def get_tensor_model_parallel_world_size(self) -> int:
         return self._mesh.tensor.size
 
+    def get_pipeline_model_parallel_group(self) -> ProcessGroup:
+        return self._mesh.pipeline.group or self._self
+
     def get_pipeline_model_parallel_world_size(self) -> int:
         return self._mesh.pipeline.size

@@ -80,7 +80,14 @@ def hold(parameter: nn.Parameter, part: Part) -> nn.Parameter:
 
 def hold_experts(parameter: nn.Parameter, part: Part, mesh: Mesh) -> nn.Parameter:
     """Mark a parameter as a part of a whole one that has some experts of all. DeepSpeed asks for the attributes."""
-    marks = {"part": part, "model_parallel": part.of_tensor, "allreduce": False, "group_name": expert_group_name(mesh)}
+    marks = {
+        "part": part,
+        "model_parallel": part.of_tensor,
+        # Not to be counted in the norm: DeepSpeed's optimizer for bf16 counts experts on all ranks of a tensor otherwise.
+        "ds_pipe_replicated": mesh.tensor.index > 0 and not part.of_tensor,
+        "allreduce": False,
+        "group_name": expert_group_name(mesh),
+    }
     of_stage_3 = {
         "placement_family": "autoep_expert",
         "partition_group_name": expert_group_name(mesh),

@@ -83,7 +83,7 @@ def hold_experts(parameter: nn.Parameter, part: Part, mesh: Mesh) -> nn.Paramete
     marks = {
         "part": part,
         "model_parallel": part.of_tensor,
-        # Not to be counted in the norm: DeepSpeed's optimizer for bf16 counts experts on all ranks of a tensor otherwise.
+        # Not for the norm: DeepSpeed's optimizer for bf16 counts experts on all ranks of a tensor otherwise.
         "ds_pipe_replicated": mesh.tensor.index > 0 and not part.of_tensor,
         "allreduce": False,
         "group_name": expert_group_name(mesh),

@@ -57,7 +57,8 @@ def test_the_fullest_rank_holds_what_was_predicted(
     nursery: Nursery, new_run: NewRun, stage: int, weights: Precision, ranks: int, optimizer: str
 ) -> None:
     strategy = f"zero{stage}" if stage else "ddp"
-    small = ("parallelism.bucket_millions=0.02", "train.micro_batch=1", *ODD_SIZES)
+    two = ("train.micro_batch=1", f"train.global_batch={2 * ranks}")  # gradients lie between micro-batches
+    small = ("parallelism.bucket_millions=0.02", *two, *ODD_SIZES)
     folder = new_run(f"parallelism={strategy}", optimizer, *small, ranks=ranks)
     if weights != "fp32":
         config = json.loads(folder.deepspeed_json.read_text(encoding="utf-8"))

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from tests.rigs.ceph import CephRig
 
 # Files that take minutes and cannot be shared out. They come first: whoever got one last would leave the others idle.
-LONG = ("test_docs.py", "test_strategies.py", "test_swapping.py", "test_elastic.py")
+LONG = ("test_docs.py", "test_strategies.py", "test_swapping.py", "test_elastic.py", "test_faults_live.py")
+FULL_MATRIX = os.environ.get("AIFTRAIN_FULL_MATRIX") == "1"  # all combinations, where CI has some that meet each part
 NO_SKIP = os.environ.get("AIFTRAIN_NO_SKIP") == "1"
 
 

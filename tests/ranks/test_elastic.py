@@ -6,13 +6,13 @@ away, so that all have both roles; all pairs, also of a mixture's common layouts
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
 
 from aiftrain.run.folder import RunFolder
+from tests.conftest import FULL_MATRIX
 from tests.ranks.conftest import Nursery, losses
 from tests.ranks.test_strategies import EXPERTS, farthest, go_on_from
 
@@ -22,7 +22,6 @@ Layout = tuple[int, str]
 Trained = Callable[[str], RunFolder]
 Saved = Callable[[str, Layout], RunFolder]
 
-FULL = bool(os.environ.get("AIFTRAIN_FULL_MATRIX"))
 ALONE: Layout = (1, "parallelism=ddp")
 MIDDLE, STEPS = 6, 16
 OPTIONS = (
@@ -43,7 +42,7 @@ DENSE: list[Layout] = [
     (4, "parallelism=3d"),
 ]
 MIXTURE: list[Layout] = [
-    *[(ranks, words) for ranks, words in BY_DATA if (ranks in (1, 2, 4) if FULL else ranks == 2)],
+    *[(ranks, words) for ranks, words in BY_DATA if (ranks in (1, 2, 4) if FULL_MATRIX else ranks == 2)],
     (2, "parallelism=ep"),
     (4, "parallelism=ep"),
     (4, "parallelism=ep parallelism.zero_stage=2"),
@@ -55,7 +54,7 @@ MODELS = {"dense": (DENSE, ()), "moe": (MIXTURE, (f"model.moe={EXPERTS}",))}
 def pairs() -> Iterator[tuple[str, Layout, Layout]]:
     for model, (layouts, _) in MODELS.items():
         count = len(layouts)
-        steps = range(count) if FULL else [count // 2]
+        steps = range(count) if FULL_MATRIX else [count // 2]
         for number, saver in enumerate(layouts):
             yield from ((model, saver, layouts[(number + step) % count]) for step in steps)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from aiftrain.run.folder import RunFolder
+from tests.conftest import FULL_MATRIX
 from tests.ranks.conftest import Nursery, losses
 
 pytestmark = pytest.mark.ranks
@@ -14,6 +15,7 @@ NewRun = Callable[..., RunFolder]
 
 SHORT = ("train.steps=8", "storage.save_every=8", "train.evaluate_every=4")
 COMPILED = "train.compile=true"
+MORE = [("zero1", "selective"), ("zero3", "full")] if FULL_MATRIX else []
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +36,11 @@ def plain(nursery: Nursery, new_run: NewRun) -> RunFolder:
         ("zero3", "selective", ()),
         ("pp", "full", ()),
         ("zero3", "full", ("train.recompute_every=2",)),
-        pytest.param("zero1", "selective", (COMPILED,), marks=pytest.mark.slow),
         pytest.param("zero2", "full", (COMPILED,), marks=pytest.mark.slow),
         pytest.param("zero3", "selective", (COMPILED,), marks=pytest.mark.slow),
-        pytest.param("zero3", "full", (COMPILED,), marks=pytest.mark.slow),
         pytest.param("pp", "selective", (COMPILED,), marks=pytest.mark.slow),
         pytest.param("zero1", "selective", (COMPILED, "train.recompute_every=2"), marks=pytest.mark.slow),
+        *(pytest.param(*case, (COMPILED,), marks=pytest.mark.slow) for case in MORE),
     ],
 )
 def test_the_curve_is_that_of_a_rank_that_keeps_everything(

@@ -12,6 +12,7 @@ import pytest
 
 from aiftrain.plan.spec import resolve
 from aiftrain.run.layout import ParallelLayout, make_layout
+from tests.conftest import FULL_MATRIX
 
 pytestmark = pytest.mark.slow
 RANKS = ["factory=lumi", "hardware=cpu", "nodes=128", "launcher.ranks_per_node=8"]
@@ -46,7 +47,9 @@ def test_70_billion_parameters_on_8_x_8_x_16_ranks(rank: int) -> None:
 
 
 def test_7_billion_parameters_on_1024_ranks_of_zero3() -> None:
-    overrides = ["recipe=eu-llm-7b", "parallelism=zero3", *RANKS, BATCH["zero3"]]
+    """A quarter of the layers, which are all alike; the whole model with `AIFTRAIN_FULL_MATRIX=1`."""
+    layers = 32 if FULL_MATRIX else 8
+    overrides = ["recipe=eu-llm-7b", "parallelism=zero3", f"model.num_layers={layers}", *RANKS, BATCH["zero3"]]
     parameters = resolve(overrides).model.parameters
     result = stepped(517, overrides)
     assert sum(result["held"].values()) == pytest.approx(parameters / 1024, rel=1e-3)

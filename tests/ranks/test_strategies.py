@@ -154,8 +154,7 @@ def test_goes_on_with_what_a_single_rank_saved(
     assert farthest(losses(moved), {step: loss for step, loss in losses(single).items() if step > MIDDLE}) < 1e-5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "strategy", "model"), [*FAST, *THOROUGH[EVERY - 1 :: EVERY]])
+@pytest.mark.parametrize(("ranks", "strategy", "model"), [*FAST, *SLOW[EVERY - 1 :: EVERY]])
 def test_a_single_rank_goes_on_with_what_it_saved(
     nursery: Nursery, new_run: NewRun, trained: Trained, ranks: int, strategy: str, model: str
 ) -> None:

@@ -40,7 +40,7 @@ def new_bench(tmp_path_factory: pytest.TempPathFactory) -> NewBench:
 @pytest.fixture(scope="module")
 def on_two_ranks(nursery: Nursery, new_bench: NewBench) -> RunFolder:
     """A bench of everything."""
-    folder = new_bench()
+    folder = new_bench("bench.seconds=6")  # on a busy machine, too, some repetitions of each
     measured(nursery, folder, 2)
     return folder
 

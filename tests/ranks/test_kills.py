@@ -34,9 +34,11 @@ def test_every_restart_goes_on_from_a_complete_checkpoint(
     catalog = Catalog(folder.checkpoints)
     chance = random.Random(kills)
     reached = 0
-    for _ in range(kills):
+    for left in reversed(range(kills)):
         ranks = nursery.start(folder, 2)
-        if chance.random() < 0.8:  # else anywhere in the start
+        if not left:
+            ranks.until_saved()  # where a busy machine has saved nothing so far
+        elif chance.random() < 0.8:  # else anywhere in the start
             ranks.until(partial(_has_stepped, folder, ranks.attempt))
         time.sleep(chance.uniform(0, 0.25))
         ranks.kill()

@@ -10,6 +10,7 @@ import pytest
 
 from aiftrain.plan.engine_config import HALF_WEIGHTS
 from aiftrain.run.folder import RunFolder
+from tests.conftest import FULL_MATRIX
 from tests.ranks.comparing import assert_same
 from tests.ranks.conftest import Nursery, losses
 from tests.ranks.test_fp16 import words_of_model
@@ -19,6 +20,38 @@ pytestmark = pytest.mark.ranks
 NewRun = Callable[..., RunFolder]
 
 SHORT = ("train.steps=8", "storage.save_every=8")
+FAST = [(2, "zero1", "tied"), (2, "zero2", "dense"), (4, "pp parallelism.expert=2", "moe")]
+THOROUGH = [
+    (2, "zero3", "tied"),
+    (4, "3d", "tied"),
+    (4, "ep parallelism.tensor=2", "biased moe"),
+    (4, "zero1 optimizer=muon", "tied"),
+    (2, "offload3", "dense"),
+]
+REST = [
+    (2, "zero1", "full moe"),
+    (4, "hpz", "dense"),
+    (4, "mics", "dense"),
+    (2, "offload", "dense"),
+    (2, "tp", "dense"),
+    (4, "tp parallelism.zero_stage=3", "tied"),
+    (2, "sp", "dense"),
+    (2, "pp", "tied"),
+    (2, "ep", "moe"),
+    (4, "ep parallelism.zero_stage=2", "biased moe"),
+    (2, "ep parallelism.zero_stage=3", "moe"),
+    (4, "ep parallelism.tensor=2", "moe"),
+    (4, "tp", "moe"),
+    (4, "sp parallelism.expert=2", "moe"),
+    (2, "zero2 optimizer=ademamix", "dense"),
+    (4, "tp parallelism.sequence=2", "tied"),
+    (4, "pp parallelism.sequence=2", "tied"),
+    (2, "pp", "full moe"),
+]
+SLOW = [*THOROUGH, *REST] if FULL_MATRIX else THOROUGH
+CASES = [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
+KILLED = [(4, "ep parallelism.tensor=2", "biased moe"), (4, "3d", "tied")]
+KILLED_TOO = [(2, "tp", "tied"), (2, "sp", "dense"), (4, "mics", "dense"), (4, "pp parallelism.expert=2", "moe")]
 
 
 def as_on_a_gpu(folder: RunFolder) -> RunFolder:
@@ -41,42 +74,7 @@ def in_fp32(nursery: Nursery, new_run: NewRun) -> Callable[..., RunFolder]:
     return train
 
 
-@pytest.mark.parametrize(
-    ("ranks", "strategy", "model"),
-    [
-        (2, "zero1", "tied"),
-        (2, "zero2", "dense"),
-        (4, "pp parallelism.expert=2", "moe"),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (
-                (2, "zero1", "full moe"),
-                (2, "zero3", "tied"),
-                (4, "hpz", "dense"),
-                (4, "mics", "dense"),
-                (2, "offload", "dense"),
-                (2, "tp", "dense"),
-                (4, "tp parallelism.zero_stage=3", "tied"),
-                (2, "sp", "dense"),
-                (2, "pp", "tied"),
-                (4, "3d", "tied"),
-                (2, "ep", "moe"),
-                (4, "ep parallelism.zero_stage=2", "biased moe"),
-                (2, "ep parallelism.zero_stage=3", "moe"),
-                (4, "ep parallelism.tensor=2", "biased moe"),
-                (4, "ep parallelism.tensor=2", "moe"),
-                (4, "tp", "moe"),
-                (4, "sp parallelism.expert=2", "moe"),
-                (4, "zero1 optimizer=muon", "tied"),
-                (2, "zero2 optimizer=ademamix", "dense"),
-                (2, "offload3", "dense"),
-                (4, "tp parallelism.sequence=2", "tied"),
-                (4, "pp parallelism.sequence=2", "tied"),
-                (2, "pp", "full moe"),
-            )
-        ),
-    ],
-)
+@pytest.mark.parametrize(("ranks", "strategy", "model"), CASES)
 def test_bf16_weights_follow_fp32(
     nursery: Nursery, new_run: NewRun, in_fp32: Callable[..., RunFolder], ranks: int, strategy: str, model: str
 ) -> None:
@@ -91,17 +89,7 @@ def test_bf16_weights_follow_fp32(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("ranks", "strategy", "model"),
-    [
-        (2, "tp", "tied"),
-        (2, "sp", "dense"),
-        (4, "3d", "tied"),
-        (4, "mics", "dense"),
-        (4, "ep parallelism.tensor=2", "biased moe"),
-        (4, "pp parallelism.expert=2", "moe"),
-    ],
-)
+@pytest.mark.parametrize(("ranks", "strategy", "model"), [*KILLED, *KILLED_TOO] if FULL_MATRIX else KILLED)
 def test_a_kill_costs_no_bit(nursery: Nursery, new_run: NewRun, ranks: int, strategy: str, model: str) -> None:
     """The average of the weights as well, in which the validation is done."""
     words = (f"parallelism={strategy.split()[0]}", *strategy.split()[1:], *MODELS[model])

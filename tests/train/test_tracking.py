@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -44,7 +45,9 @@ def test_wandb_has_both_curves_where_a_run_went_back(tmp_path: Path, monkeypatch
         writer.log(step, validation={"en": loss})
     writer.close()
     [file] = folder.wandb.glob("offline-run-*/*.wandb")
-    rows = list(wandb_rows(file))
+    deadline = time.monotonic() + 30  # a process of wandb's writes the file, on a busy machine after `finish` too
+    while len(rows := list(wandb_rows(file))) < 10 and time.monotonic() < deadline:
+        time.sleep(0.1)
     passes = [(row["step"], row["pass"], row["loss"]) for row in rows if "loss" in row]
     assert passes == [(10, 1, 4.0), (20, 1, 3.0), (30, 1, 9.0), (20, 2, 2.5), (30, 2, 2.0)]
     assert [row["validation/en"] for row in rows if "validation/en" in row] == [4.0, 3.0, 9.0, 2.5, 2.0]

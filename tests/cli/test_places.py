@@ -105,6 +105,7 @@ def test_an_archive_with_two_runs_is_listed_and_verified(
         (["copy", "RUN", "RUN"], "is where it is copied from"),
         (["list", "FILE"], "run.json is a file"),
         (["list", "https://host.example.eu/bucket"], "a URL is no place"),
+        (["copy", "RUN", "ftp://host.example.eu/folder"], "a URL is no place"),
         (["keep", "RUN", "--drop"], "needs --step"),
         (["copy", "ARCHIVE", "RUN", "--weights-only"], "no run goes on from weights only"),
         (["copy", "RUN", "s3://lumi-o/bucket"], "policy=site lets no checkpoints leave the site"),

@@ -24,8 +24,7 @@ def runs_at(options: argparse.Namespace) -> Sequence[Home | Away]:
     place, digits = options.place, options.lineage or ""
     if is_bucket(place):
         return archives_in(open_place(spec_of(place, options)), digits, options.identity)
-    if "://" in place:
-        raise UserError("a URL is no place; a bucket is s3://SERVICE/BUCKET (`python -m aiftrain storage`)")
+    _refuse_url(place)
     folder = Path(place)
     if (folder / "run.json").exists():
         return [_home(RunFolder(folder), digits)]
@@ -57,6 +56,7 @@ def complete_step(place: Home | Away, step: int | None) -> int:
 def spec_of(place: str, options: argparse.Namespace) -> ArchiveSpec:
     """A place as a configuration describes it. No Hydra, and for a folder no file of conf/ is read."""
     if not is_bucket(place):
+        _refuse_url(place)
         return ArchiveSpec(address=str(Path(place).resolve()))
     from aiftrain.plan.archives import archive_at
     from aiftrain.plan.groups import Groups
@@ -77,6 +77,12 @@ def hosts_of(options: argparse.Namespace) -> dict[Host, str]:
 
 def is_bucket(place: str) -> bool:
     return place.startswith("s3:")
+
+
+def _refuse_url(place: str) -> None:
+    """UserError where it is one of something else than a bucket."""
+    if "://" in place:
+        raise UserError("a URL is no place; a bucket is s3://SERVICE/BUCKET (`python -m aiftrain storage`)")
 
 
 def _home(folder: RunFolder, digits: str) -> Home:

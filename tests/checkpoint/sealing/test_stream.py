@@ -147,6 +147,15 @@ def test_segments_cannot_be_cut_off_moved_repeated_or_added() -> None:
         opened(stored + b"\0", len(content))
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_stream_that_ends_between_two_segments_is_damaged(kept: int) -> None:
+    """Each segment that comes is as it was sealed: the ones that do not come are what is missed."""
+    stored = sealed(bytes(3 * SMALL))[: kept * (SMALL + TAG)]
+    opening = Opening(small_seal(3 * SMALL), SECRET, NAME, CONTEXT, "here")
+    with pytest.raises(DamagedError, match=f"ends after {kept} of 3" if kept else "segment 0 of 3"):
+        list(opening.all([stored]))
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -105,16 +105,16 @@ class Catalog:
         DamagedError where there are checkpoints and every one is damaged: a run must not quietly begin again
         beside them.
         """
-        for entry in self._readable(reversed(self.steps())):
-            if at_most is None or entry.step <= at_most:
-                return entry
-        damaged = self._damaged()
-        if damaged and at_most is None:
+        steps = self.steps()
+        entry, damaged = self._newest(step for step in reversed(steps) if at_most is None or step <= at_most)
+        if entry is None and self.steps() != steps:  # another process saved, and removed what was the newest
+            return self.latest(at_most)
+        if entry is None and at_most is None and damaged:
             raise DamagedError(
                 f"every checkpoint in {self.folder} is damaged: {', '.join(damaged)}. "
                 "To begin again from step 0, move them somewhere else"
             )
-        return None
+        return entry
 
     def find(self, step: int | None = None) -> Checkpoint:
         """The checkpoint of `step`, or the newest; UserError, naming the steps there are, where there is none."""
@@ -275,8 +275,19 @@ class Catalog:
             if entry is not None:
                 yield entry
 
-    def _damaged(self) -> list[str]:
-        """Names of the folders that once were checkpoints and cannot be read."""
-        with_manifest = [self.step_folder(step) for step in self.steps()]
-        folders = [*self.folder.glob("damaged-step-*"), *with_manifest]
-        return sorted(folder.name for folder in folders if (folder / MANIFEST).exists())
+    def _newest(self, steps: Iterable[int]) -> tuple[Checkpoint | None, list[str]]:
+        """The first of `steps` that can be read; else None, and the folders that once were checkpoints.
+
+        A folder is judged by one look alone: its checkpoint may be completed by the run between two.
+        """
+        damaged = list[str]()
+        for step in steps:
+            try:
+                entry = self.read(step)
+            except DamagedError:
+                damaged.append(self.step_folder(step).name)
+                continue
+            if entry is not None:
+                return entry, []
+        aside = (folder.name for folder in self.folder.glob("damaged-step-*") if (folder / MANIFEST).exists())
+        return None, sorted([*damaged, *aside])

@@ -50,6 +50,35 @@ def test_without_a_manifest_there_is_no_checkpoint(catalog: Catalog, save: Save)
     assert catalog.steps() == [1]
 
 
+class Watched(Catalog):
+    """A catalog beside which something happens between two looks at it."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def read(self, step: int) -> Checkpoint | None:
+        found = super().read(step)
+        if self.meanwhile is not None:
+            happens, self.meanwhile = self.meanwhile, None
+            happens()
+        return found
+
+
+def test_a_checkpoint_completed_meanwhile_is_not_damaged(catalog: Catalog, save: Save) -> None:
+    catalog.begin(1)
+    watched = Watched(catalog.folder)
+    watched.meanwhile = lambda: save(catalog, 1)
+    assert watched.latest() is None
+    assert watched.find().step == 1
+
+
+def test_the_newest_is_found_though_another_is_saved_and_it_is_removed_meanwhile(catalog: Catalog, save: Save) -> None:
+    save(catalog, 1)
+    catalog.begin(2)
+    watched = Watched(catalog.folder)
+    watched.meanwhile = lambda: (save(catalog, 2), catalog.retain(keep_last=1))
+    assert watched.find().step == 2
+
+
 def test_begin_empties_its_folder(catalog: Catalog) -> None:
     (catalog.begin(5) / "leftover").touch()
     assert list(catalog.begin(5).iterdir()) == []

@@ -8,6 +8,7 @@ Requests come as JSON lines {"folder", "world", "attempt", "port", "env"}, answe
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -44,6 +45,7 @@ def wait(pids: list[int]) -> list[int]:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # a collection in a rank would touch, and so copy, all that was loaded here
     replies = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         message = json.loads(line)

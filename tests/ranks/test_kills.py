@@ -18,23 +18,20 @@ from aiftrain.run.folder import RunFolder, read_lines
 from tests.ranks.conftest import Nursery, events, losses
 
 pytestmark = pytest.mark.ranks
-KILLS = int(os.environ.get("AIFTRAIN_KILLS", "15"))
-SAVES_ALL_THE_TIME = ("storage.save_every=1", "storage.keep_last=2", "train.evaluate_every=0")
+KILLS = int(os.environ.get("AIFTRAIN_KILLS", "6"))
+STEPS = 10 * KILLS
+STRAIGHT = ("train.evaluate_every=0", f"train.steps={STEPS}")
+SAVES_ALL_THE_TIME = ("storage.save_every=1", "storage.keep_last=2")
 
 
-@pytest.mark.parametrize(
-    ("kills", "steps"),
-    [(6, 60), pytest.param(KILLS, 8 * KILLS, marks=[pytest.mark.slow, pytest.mark.timeout(120 + 20 * KILLS)])],
-)
-def test_every_restart_goes_on_from_a_complete_checkpoint(
-    nursery: Nursery, new_run: Callable[..., RunFolder], kills: int, steps: int
-) -> None:
-    straight, folder = (new_run(*SAVES_ALL_THE_TIME, f"train.steps={steps}") for _ in range(2))
+@pytest.mark.timeout(120 + 20 * KILLS)
+def test_every_restart_goes_on_from_a_complete_checkpoint(nursery: Nursery, new_run: Callable[..., RunFolder]) -> None:
+    straight, folder = new_run(f"storage.save_every={STEPS}", *STRAIGHT), new_run(*SAVES_ALL_THE_TIME, *STRAIGHT)
     assert nursery.start(straight, 2).wait() == [0, 0]
     catalog = Catalog(folder.checkpoints)
-    chance = random.Random(kills)
+    chance = random.Random(KILLS)
     reached = 0
-    for left in reversed(range(kills)):
+    for left in reversed(range(KILLS)):
         ranks = nursery.start(folder, 2)
         if not left:
             ranks.until_saved()  # where a busy machine has saved nothing so far
@@ -48,7 +45,7 @@ def test_every_restart_goes_on_from_a_complete_checkpoint(
         assert entry is None or catalog.verify(step) == []
         reached = step
     assert nursery.start(folder, 2).wait() == [0, 0]
-    assert 0 < reached < steps, "every kill must fall into the run"
+    assert 0 < reached < STEPS, "every kill must fall into the run"
     assert events(folder, "resume")[-1]["step"] == reached
     assert events(folder, "damaged") == []
     assert losses(folder) == losses(straight)

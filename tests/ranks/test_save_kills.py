@@ -1,6 +1,6 @@
 """A rank or a writer killed at random moments of saves: what is a checkpoint is whole, and the numbers stay the same.
 
-AIFTRAIN_KILLS is how many kills (12 by default).
+AIFTRAIN_KILLS is how many kills (8 by default).
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from aiftrain.run.folder import RunFolder
 from tests.ranks.conftest import Nursery, events, losses
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
-KILLS = int(os.environ.get("AIFTRAIN_KILLS", "12"))
+KILLS = int(os.environ.get("AIFTRAIN_KILLS", "8"))
 STEPS = 40 + 12 * KILLS
-SAVES = ("storage.save_every=1", "storage.keep_last=2", "train.evaluate_every=0", f"train.steps={STEPS}")
+STRAIGHT = ("train.evaluate_every=0", f"train.steps={STEPS}")
+SAVES = ("storage.save_every=1", "storage.keep_last=2")
 
 
 @pytest.mark.timeout(120 + 20 * KILLS)
 def test_whoever_dies_in_a_save_no_checkpoint_is_lost(nursery: Nursery, new_run: Callable[..., RunFolder]) -> None:
-    straight, folder = new_run(*SAVES), new_run(*SAVES)
+    straight, folder = new_run(f"storage.save_every={STEPS}", *STRAIGHT), new_run(*SAVES, *STRAIGHT)
     assert nursery.start(straight, 2).wait() == [0, 0]
     catalog, chance, reached = Catalog(folder.checkpoints), random.Random(KILLS), 0
     for number in range(KILLS):

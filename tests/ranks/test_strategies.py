@@ -23,7 +23,7 @@ NewRun = Callable[..., RunFolder]
 Trained = Callable[[int, str, str], RunFolder]
 Numbers = Mapping[Any, float]
 
-STEPS, MIDDLE = 12, 8
+STEPS, MIDDLE = 8, 5
 OPTIONS = (f"train.steps={STEPS}", "train.evaluate_every=4", "model.qk_norm=true")
 SAVES_ALL = ("storage.save_every=1", "storage.keep_every=1")
 EXPERTS = "{num_experts: 4, experts_per_token: 2, expert_intermediate_size: 32, shared_intermediate_size: 16}"
@@ -128,7 +128,7 @@ def test_equals_one_rank(trained: Trained, ranks: int, strategy: str, model: str
         assert losses(together, key).keys() == set(range(1, STEPS + 1))
         assert farthest(losses(together, key), losses(single, key)) < 1e-5
     ours, theirs = losses(together, "validation"), losses(single, "validation")
-    assert ours.keys() == theirs.keys() == {4, 8, 12}
+    assert ours.keys() == theirs.keys() == {4, 8}
     assert max(farthest(ours[step], theirs[step]) for step in ours) < 1e-5
     assert most_apart(together, single, "exp_avg", 1) < 1e-5
     assert most_apart(together, single, "weight", STEPS) < 1e-4

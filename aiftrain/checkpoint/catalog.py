@@ -18,7 +18,8 @@ Aside:     one rename. Nothing else touches a complete checkpoint.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,6 +37,10 @@ from aiftrain.errors import DamagedError, MachineError, UserError
 from aiftrain.run.durable import replace_text, sync_folder
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.spec import RunSpec
+
+
+class NoCheckpointError(UserError):
+    """There is no complete checkpoint of a step, or none any more."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,18 @@ class Catalog:
             raise DamagedError(f"{file} is of step {manifest.step}")
         return Checkpoint(file.parent, manifest)
 
+    def has(self, step: int) -> bool:
+        """Whether there is a checkpoint of `step`, be it damaged."""
+        return (self.step_folder(step) / MANIFEST).exists()
+
     def entries(self) -> list[Checkpoint]:
         """The complete checkpoints, oldest first; those with a damaged manifest are left out."""
-        return list(self._readable(self.steps()))
+        found = list[Checkpoint]()
+        for step in self.steps():
+            with suppress(DamagedError):  # `verify` and `listing` say what is wrong with it
+                if (entry := self.read(step)) is not None:
+                    found.append(entry)
+        return found
 
     def latest(self, at_most: int | None = None) -> Checkpoint | None:
         """The newest complete checkpoint, or of those up to step `at_most`; None where there is none.
@@ -117,12 +131,12 @@ class Catalog:
         return entry
 
     def find(self, step: int | None = None) -> Checkpoint:
-        """The checkpoint of `step`, or the newest; UserError, naming the steps there are, where there is none."""
+        """The checkpoint of `step`, or the newest; NoCheckpointError, naming those there are, where there is none."""
         entry = self.latest() if step is None else self.read(step)
         if entry is None:
             complete = ", ".join(str(entry.step) for entry in self.entries()) or "none"
             wanted = "" if step is None else f" of step {step}"
-            raise UserError(f"{self.folder} has no complete checkpoint{wanted}; complete steps: {complete}")
+            raise NoCheckpointError(f"{self.folder} has no complete checkpoint{wanted}; complete steps: {complete}")
         return entry
 
     def find_whole(self, spec: RunSpec, step: int | None = None) -> Checkpoint:
@@ -176,13 +190,16 @@ class Catalog:
     def verify(self, step: int, progress: Progress = unwatched) -> list[Fault]:
         """Read the checkpoint of `step` again, and compare with the manifest.
 
-        UserError where `step` has no complete checkpoint.
+        NoCheckpointError where `step` has no complete checkpoint, or none any more once it was read.
         """
         try:
             entry = self.find(step)
+            faults = [*self.custody_faults(entry), *check_files(entry.folder, entry.manifest.files, progress)]
+            if faults:
+                self.find(step)  # what its run has removed meanwhile is not damaged
         except DamagedError as error:
             return [Fault(MANIFEST, str(error))]
-        return [*self.custody_faults(entry), *check_files(entry.folder, entry.manifest.files, progress)]
+        return faults
 
     def adopt(self) -> None:
         """Have custody know all complete checkpoints that it may not know yet: at each start of a run.
@@ -215,7 +232,7 @@ class Catalog:
 
     def remove_incomplete(self) -> list[int]:
         """Remove what interrupted saves and removals left; their steps. Not while a save is under way."""
-        incomplete = [step for step in self.steps() if not (self.step_folder(step) / MANIFEST).exists()]
+        incomplete = [step for step in self.steps() if not self.has(step)]
         for step in incomplete:
             with machine_errors("remove", self.step_folder(step)):
                 remove_tree(self.step_folder(step))
@@ -250,7 +267,7 @@ class Catalog:
 
     def remove(self, step: int) -> None:
         """Remove what there is of `step`. The caller sees to it that nobody needs it, and that no save is under way."""
-        complete = (self.step_folder(step) / MANIFEST).exists()
+        complete = self.has(step)
         self._remove(self.step_folder(step))
         if complete:
             self.custody.add("removed", step)
@@ -265,15 +282,6 @@ class Catalog:
             (folder / MANIFEST).unlink(missing_ok=True)  # of a void one, whose removal was interrupted
             sync_folder(folder)  # no power cut may bring the manifest back once a file is gone
             remove_tree(folder)
-
-    def _readable(self, steps: Iterable[int]) -> Iterator[Checkpoint]:
-        for step in steps:
-            try:
-                entry = self.read(step)
-            except DamagedError:
-                continue  # `verify` and `listing` say what is wrong with it
-            if entry is not None:
-                yield entry
 
     def _newest(self, steps: Iterable[int]) -> tuple[Checkpoint | None, list[str]]:
         """The first of `steps` that can be read; else None, and the folders that once were checkpoints.

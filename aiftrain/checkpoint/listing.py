@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.checkpoint.catalog import Catalog, NoCheckpointError
 from aiftrain.checkpoint.custody import NAME as CUSTODY
 from aiftrain.checkpoint.durable import machine_errors
 from aiftrain.checkpoint.manifest import Manifest
@@ -16,7 +16,7 @@ from aiftrain.checkpoint.saved import saved_at_home
 from aiftrain.checkpoint.signing.checkpoint import signature_faults
 from aiftrain.checkpoint.signing.keys import PublicKey
 from aiftrain.checkpoint.verify import Fault
-from aiftrain.errors import DamagedError, UserError
+from aiftrain.errors import DamagedError
 
 Watch = Callable[[int, int], Progress]  # is told the step and the bytes of what is to be read; who hears of its blocks
 
@@ -50,16 +50,20 @@ def summaries(catalog: Catalog) -> list[Summary]:
 def verify(
     catalog: Catalog, step: int | None = None, signer: PublicKey | None = None, watch: Watch = lambda *_: unwatched
 ) -> list[Verification]:
-    """Read one checkpoint, or all that have a manifest, in full. UserError where there is nothing to read.
+    """Read one checkpoint, or all that have a manifest, in full. NoCheckpointError where there is nothing to read.
 
-    With `signer`, a checkpoint that is not signed with its key is at fault as well. `watch` is told of each.
+    Of all, those that the run removes meanwhile are left out. With `signer`, a checkpoint that is not signed with its
+    key is at fault as well. `watch` is told of each.
     """
     if step is not None:
         return [_verification(catalog, step, signer, watch)]
-    steps = [summary.step for summary in summaries(catalog) if summary.status != "incomplete"]
-    if not steps:
-        raise UserError(f"{catalog.folder} has no checkpoint to verify")
-    return [_verification(catalog, step, signer, watch) for step in steps]
+    found = list[Verification]()
+    for step in [summary.step for summary in summaries(catalog) if summary.status != "incomplete"]:
+        with contextlib.suppress(NoCheckpointError):
+            found.append(_verification(catalog, step, signer, watch))
+    if not found:
+        raise NoCheckpointError(f"{catalog.folder} has no checkpoint to verify")
+    return found
 
 
 def _summary(catalog: Catalog, step: int) -> Summary:

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiftrain.checkpoint.catalog import Catalog, Checkpoint
+from aiftrain.checkpoint.catalog import Catalog, Checkpoint, NoCheckpointError
+from aiftrain.checkpoint.listing import verify
 from aiftrain.checkpoint.manifest import FileRecord, Manifest
 from aiftrain.checkpoint.shards import Fragment, shard_name, write_shard
 from aiftrain.errors import DamagedError, MachineError, UserError
@@ -77,6 +78,17 @@ def test_the_newest_is_found_though_another_is_saved_and_it_is_removed_meanwhile
     watched = Watched(catalog.folder)
     watched.meanwhile = lambda: (save(catalog, 2), catalog.retain(keep_last=1))
     assert watched.find().step == 2
+
+
+def test_what_is_removed_meanwhile_is_not_damaged(catalog: Catalog, save: Save) -> None:
+    save(catalog, 1), save(catalog, 2)
+    watched = Watched(catalog.folder)
+    watched.meanwhile = lambda: catalog.retain(keep_last=1)
+    with pytest.raises(NoCheckpointError, match="no complete checkpoint of step 1; complete steps: 2"):
+        watched.verify(1)
+    save(catalog, 3)
+    watched.meanwhile = lambda: catalog.retain(keep_last=1)
+    assert [(each.step, each.faults) for each in verify(watched)] == [(3, ())]
 
 
 def test_begin_empties_its_folder(catalog: Catalog) -> None:

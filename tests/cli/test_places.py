@@ -230,6 +230,23 @@ def test_all_that_is_whole_is_copied_and_the_rest_is_told(run: SavedRun, archive
     assert main(["checkpoints", "verify", str(archive)]) == 0
 
 
+def test_what_the_run_removes_meanwhile_is_no_reason_to_stop(
+    run: SavedRun, archive: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = FolderStore.write
+
+    def remove_and_write(store: FolderStore, name: str, *content: Any, **how: Any) -> Any:
+        if name.endswith(CUSTODY) and run.home.has(10):
+            run.home.retain(keep_last=1)
+        return write(store, name, *content, **how)
+
+    monkeypatch.setattr(FolderStore, "write", remove_and_write)
+    assert main(["checkpoints", "copy", run.path, str(archive), "--all"]) == 0
+    told = capsys.readouterr().out
+    assert "step 10 is not copied" in told and "its run has removed it" in told and "step 20 is at" in told
+    assert main(["checkpoints", "verify", str(archive)]) == 0
+
+
 def test_a_copy_to_home_mends_what_is_damaged_there_and_nothing_else(
     run: SavedRun, archive: Path, capsys: Capture
 ) -> None:

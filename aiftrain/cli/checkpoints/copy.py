@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aiftrain.checkpoint.archive import Archive
 from aiftrain.checkpoint.archived_custody import bring_custody
-from aiftrain.checkpoint.catalog import Catalog
+from aiftrain.checkpoint.catalog import Catalog, NoCheckpointError
 from aiftrain.checkpoint.copying import copy, copy_sealed
 from aiftrain.checkpoint.custody import NAME as CUSTODY
 from aiftrain.checkpoint.fetch import fetch
@@ -26,7 +26,7 @@ from aiftrain.cli import output
 from aiftrain.cli.checkpoints.places import complete_step, is_bucket, one_run_at, spec_of
 from aiftrain.cli.checkpoints.signers import demanded
 from aiftrain.cli.progress import Bar, Stop
-from aiftrain.errors import EXIT_FAILED, EXIT_OK, ConfigError, DamagedError, UserError
+from aiftrain.errors import EXIT_FAILED, EXIT_OK, ConfigError, DamagedError, MachineError, UserError
 from aiftrain.run.folder import RunFolder
 from aiftrain.run.lock import RunLock
 from aiftrain.run.policy import PolicySpec
@@ -42,16 +42,17 @@ def run(options: argparse.Namespace) -> int:
     copied, damaged, custody = list[int](), dict[int, str](), ""
     with Stop() as stop, Bar(output.console(as_json=options.json), stop) as bar:
         for step in _steps(origin, options):
+            told = f"is at {options.to} (read back)"
             try:
                 custody = _copy(origin, step, options, bar) or custody
-            except DamagedError as error:
+                copied.append(step)
+            except (DamagedError, NoCheckpointError) as error:
                 if not options.all:
                     raise
-                damaged[step] = str(error)
-            else:
-                copied.append(step)
+                told = f"is not copied: {error}"
+                if isinstance(error, DamagedError):
+                    damaged[step] = str(error)
             bar.end()
-            told = f"is not copied: {damaged[step]}" if step in damaged else f"is at {options.to} (read back)"
             bar.console.print(f"step {step:,} {told}", soft_wrap=True, markup=False)
         if custody:
             bar.console.print(custody, soft_wrap=True, markup=False)
@@ -68,7 +69,16 @@ def _steps(origin: Home | Away, options: argparse.Namespace) -> list[int]:
 
 
 def _copy(origin: Home | Away, step: int, options: argparse.Namespace, bar: Bar) -> str | None:
-    """What is to be told of custody."""
+    """What is to be told of custody. NoCheckpointError where the run has removed the step at home meanwhile."""
+    try:
+        return _bring(origin, step, options, bar)
+    except MachineError as error:
+        if isinstance(origin, Home) and not origin.catalog.has(step):
+            raise NoCheckpointError(f"{origin.catalog.step_folder(step)} is no more: its run has removed it") from error
+        raise
+
+
+def _bring(origin: Home | Away, step: int, options: argparse.Namespace, bar: Bar) -> str | None:
     if not is_bucket(options.to) and RunFolder(options.to).run_json.exists():
         _bring_home(origin, step, Home.of(RunFolder(options.to)), options, bar)
         return None

@@ -72,7 +72,7 @@ def _copy(origin: Home | Away, step: int, options: argparse.Namespace, bar: Bar)
     """What is to be told of custody. NoCheckpointError where the run has removed the step at home meanwhile."""
     try:
         return _bring(origin, step, options, bar)
-    except MachineError as error:
+    except (MachineError, NoCheckpointError) as error:
         if isinstance(origin, Home) and not origin.catalog.has(step):
             raise NoCheckpointError(f"{origin.catalog.step_folder(step)} is no more: its run has removed it") from error
         raise

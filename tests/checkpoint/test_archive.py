@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.fetch import Fetch, fetch
 from aiftrain.checkpoint.manifest import MANIFEST
 from aiftrain.checkpoint.shards import shard_name
+from aiftrain.checkpoint.signing.bundle import SIGNATURE
 from aiftrain.checkpoint.stores.base import AlreadyThereError
+from aiftrain.checkpoint.stores.folder import FolderStore
 from aiftrain.errors import DamagedError, MachineError, StoppedEarly, UserError
 from tests.checkpoint.conftest import flip, let_decay, stop_after
 from tests.checkpoint.shipping import carry
@@ -96,6 +99,45 @@ def test_a_store_that_does_not_keep_what_it_is_given_gets_no_commit(
     assert archive.read(7) is None
 
 
+@pytest.mark.parametrize("what", [MANIFEST, SIGNATURE])
+def test_nor_is_a_commit_or_a_signature_taken_for_one_that_it_has_changed(
+    catalog: Catalog, archive: Archive, save: Save, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    write = FolderStore.write
+
+    def changed(store: FolderStore, name: str, blocks: Iterable[bytes], size: int, **how: Any) -> Any:
+        content = b"".join(blocks)
+        return write(store, name, [content[::-1] if name.endswith(what) else content], size, **how)
+
+    monkeypatch.setattr(FolderStore, "write", changed)
+    with pytest.raises(MachineError, match=f"{what} is not what was sent there"):
+        carry(save(catalog, 7), archive)
+        archive.put_signature(7, b"signed")
+
+
+def test_a_manifest_at_another_steps_place_is_damage(catalog: Catalog, archive: Archive, save: Save) -> None:
+    for step in (7, 8):
+        carry(save(catalog, step), archive)
+    shutil.copy(objects(archive, 7)[0], objects(archive, 8)[0])
+    with pytest.raises(DamagedError, match=r"step-00000008/manifest\.json is of step 7"):
+        archive.read(8)
+
+
+def test_what_is_missing_is_named_where_it_is_read(catalog: Catalog, archive: Archive, save: Save) -> None:
+    carry(save(catalog, 7), archive)
+    objects(archive, 7)[1].unlink()
+    with (
+        open_contents(archive.find(7)).reader() as reader,
+        pytest.raises(DamagedError, match=r"rank-00000.* is missing"),
+    ):
+        reader.read("matrix", "weight", 0, 30)
+
+
+def test_a_signature_of_a_checkpoint_that_is_lost_is_refused(archive: Archive) -> None:
+    with pytest.raises(MachineError, match="has lost its checkpoint of step 7"):
+        archive.put_signature(7, b"signed")
+
+
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_verify_names_the_object_that_is_damaged(catalog: Catalog, archive: Archive, save: Save, place: int) -> None:
     carry(save(catalog, 7), archive)
@@ -138,12 +180,24 @@ def test_set_aside_it_no_longer_counts_and_makes_room_for_another(
     assert open_contents(archive.find(7)).manifest == again.manifest
 
 
-def test_removed_it_leaves_nothing(catalog: Catalog, archive: Archive, save: Save) -> None:
+def test_removed_it_leaves_nothing_and_first_of_all_it_counts_no_more(
+    catalog: Catalog, archive: Archive, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for step in (7, 8):
         carry(save(catalog, step), archive)
+    remove, counted = FolderStore.remove, list[bool]()
+
+    def remove_and_look(store: FolderStore, name: str) -> None:
+        was_there = store.entry(name) is not None
+        remove(store, name)
+        if was_there:
+            counted.append(archive.read(7) is not None)
+
+    monkeypatch.setattr(FolderStore, "remove", remove_and_look)
     archive.remove(7)
     assert archive.steps() == [8] and archive.objects(7) == []
     assert archive.verify(8) == []
+    assert counted and not any(counted)
 
 
 def test_fetched_it_is_at_home_what_it_was(catalog: Catalog, archive: Archive, save: Save, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_newer_checkpoints_that_vanished_are_known(catalog: Catalog, save: Save)
     for step in range(1, 6):
         save(catalog, step)
     catalog.retain(keep_last=3)
-    assert catalog.custody.account().vanished(5) == []
+    assert [catalog.custody.account().vanished(step) for step in (5, 0)] == [[], [3, 4, 5]], "what was removed did not"
     for step in (4, 5):
         shutil.rmtree(catalog.step_folder(step))
     assert catalog.custody.account().vanished(3) == [4, 5]

@@ -249,6 +249,34 @@ def test_what_is_damaged_in_the_archive_does_not_come_home(
     assert elsewhere.latest() is None
 
 
+def test_another_checkpoint_than_home_had_of_the_step_does_not_come_home(
+    catalog: Catalog, archive: Archive, save: Save, tmp_path: Path
+) -> None:
+    entry, other = save(catalog, 7), save(Catalog(tmp_path / "other"), 7)
+    later = Checkpoint(other.folder, other.manifest.model_copy(update={"time": 1.8e9}))
+    carry(later, archive)
+    shutil.rmtree(entry.folder)
+    with pytest.raises(DamagedError, match="has another checkpoint of this step than home had"):
+        fetch(open_contents(archive.find(7)), catalog)
+    assert catalog.latest() is None
+
+
+def test_nothing_goes_on_from_weights_alone(catalog: Catalog, archive: Archive, save: Save) -> None:
+    entry = save(catalog, 7)
+    weights = Checkpoint(entry.folder, entry.manifest.model_copy(update={"holds": "weights"}))
+    carry(weights, archive)
+    with pytest.raises(UserError, match="weights"):
+        fetch(open_contents(archive.find(7)), catalog)
+
+
+def test_what_other_fetches_left_is_forgotten(catalog: Catalog, archive: Archive, save: Save, tmp_path: Path) -> None:
+    elsewhere = Catalog(tmp_path / "elsewhere")
+    for step in (7, 8):
+        carry(save(catalog, step), archive)
+        Fetch(open_contents(archive.find(step)), elsewhere).begin()
+        assert [path.name for path in elsewhere.folder.glob("fetching-*")] == [f"fetching-step-{step:08d}"]
+
+
 def test_several_may_share_a_fetch(catalog: Catalog, archive: Archive, save: Save, tmp_path: Path) -> None:
     carry(save(catalog, 7), archive)
     elsewhere = Catalog(tmp_path / "elsewhere")

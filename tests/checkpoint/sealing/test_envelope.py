@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import random
 import re
@@ -15,7 +16,8 @@ from pydantic import ValidationError
 
 from aiftrain.checkpoint.digested import parse
 from aiftrain.checkpoint.sealing.envelope import ENVELOPE, Envelope, SealedFile, stored_name
-from aiftrain.checkpoint.sealing.keys import Identities
+from aiftrain.checkpoint.sealing.keys import Identities, wrap
+from aiftrain.checkpoint.sealing.opening import data_key
 from aiftrain.checkpoint.sealing.seal import SEGMENT
 from aiftrain.checkpoint.sealing.stream import seal_blocks
 from aiftrain.errors import DamagedError
@@ -45,6 +47,19 @@ def test_the_program_in_the_documentation_opens_it(tmp_path: Path, identities: I
     for name, content in files.items():
         command = [sys.executable, "-c", program, str(tmp_path), name, str(identity_file)]
         assert subprocess.run(command, capture_output=True, check=True).stdout == content
+
+
+def test_an_envelope_is_of_the_step_that_its_place_says(tmp_path: Path, identities: Identities) -> None:
+    envelope = seal_into(tmp_path, {"file": b"content"}, identities.public)
+    with pytest.raises(DamagedError, match=f"{CONTEXT} is no place of step 99"):
+        parse(envelope.model_copy(update={"step": 99}).to_json().encode(), "it", Envelope)
+
+
+def test_a_key_of_another_length_is_damage(tmp_path: Path, identities: Identities) -> None:
+    seal = seal_into(tmp_path, {"file": b"content"}, identities.public).files[0].seal
+    short = base64.b64encode(wrap(bytes(16), identities.public)).decode()
+    with pytest.raises(DamagedError, match="its seal holds a key of 16 bytes"):
+        data_key(seal.model_copy(update={"key": short}), identities, "it", identities.public)
 
 
 def test_every_flipped_bit_of_the_envelope_is_found(tmp_path: Path, identities: Identities) -> None:

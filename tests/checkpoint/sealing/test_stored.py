@@ -21,6 +21,7 @@ from aiftrain.checkpoint.sealing.keys import Identities
 from aiftrain.checkpoint.sealing.opened import open_checkpoint
 from aiftrain.checkpoint.sealing.stored import SealedCheckpoint
 from aiftrain.checkpoint.sealing.writing import UNFINISHED, seal_checkpoint
+from aiftrain.checkpoint.shards import shard_name
 from aiftrain.checkpoint.stores.base import AlreadyThereError
 from aiftrain.checkpoint.verify import checked
 from aiftrain.errors import DamagedError, MachineError, StoppedEarly, UserError
@@ -149,6 +150,17 @@ def test_a_store_that_does_not_keep_what_it_is_given_gets_no_commit(
     with pytest.raises(MachineError, match="does not keep what it is given"):
         seal(save(catalog, 7), archive, identities.public)
     assert ENVELOPE not in names(archive, 7)
+
+
+def test_what_is_missing_is_named_where_it_is_read(
+    catalog: Catalog, archive: Archive, save: Save, identities: Identities
+) -> None:
+    sealed = seal(save(catalog, 7), archive, identities.public)
+    lost = Path(archive.store.address) / archive.place(7) / sealed.envelope.file(shard_name(0)).stored
+    with open_checkpoint(sealed, identities).reader() as reader:
+        lost.unlink()
+        with pytest.raises(DamagedError, match=f"{lost.name} is missing"):
+            reader.read("matrix", "weight", 0, 30)
 
 
 def test_an_envelope_of_elsewhere_is_damage(

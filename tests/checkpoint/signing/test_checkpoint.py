@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from aiftrain.checkpoint.catalog import Catalog, Checkpoint
 from aiftrain.checkpoint.listing import verify
 from aiftrain.checkpoint.saved import saved_at_home
@@ -131,6 +133,25 @@ def test_a_signed_sentence_of_another_kind_is_no_signature(
         (signed.folder / SIGNATURE).write_text(signed_sentence(said, key))
         (fault,) = signature_faults(saved_at_home(signed), [public_key])
         assert "no statement on the files" in fault.what
+
+
+@pytest.mark.parametrize(
+    ("ours", "other"),
+    [
+        ("https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v2"),
+        ("https://model_signing/signature/v1.0", "https://slsa.dev/provenance/v1"),
+        ('"method":"files"', '"method":"shards"'),
+        ('"algorithm":"sha256"', '"algorithm":"blake2"'),
+    ],
+)
+def test_nor_is_one_that_is_nearly_of_the_kind(
+    signed: Checkpoint, public_key: PublicKey, key_file: Path, ours: str, other: str
+) -> None:
+    said = read_bundle((signed.folder / SIGNATURE).read_bytes(), "it").statement.decode()
+    sentence = signed_sentence(said.replace(ours, other, 1).encode(), SigningKey.read(key_file, lambda: b""))
+    (signed.folder / SIGNATURE).write_text(sentence)
+    (fault,) = signature_faults(saved_at_home(signed), [public_key])
+    assert ours in said and "no statement on the files" in fault.what
 
 
 def test_a_flipped_bit_in_any_byte_of_a_signature_is_found(signed: Checkpoint, public_key: PublicKey) -> None:

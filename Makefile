@@ -19,7 +19,8 @@ test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 slow: .venv/dev.stamp .venv/intel-mpi.stamp
-	$(BIN)/python -m pytest -m slow -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m slow tests/test_main_job.py  # alone: it holds the smoke recipe to three minutes
+	$(BIN)/python -m pytest -m slow -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/test_main_job.py
 
 check: .venv/dev.stamp
 	ruff check .

@@ -15,6 +15,7 @@ import torch
 
 from aiftrain.checkpoint.catalog import Catalog
 from aiftrain.data.tokenizer import load_tokenizer
+from aiftrain.report.metrics import read_metrics
 from aiftrain.run.folder import RunFolder, read_lines
 from aiftrain.train.sample import load_model
 
@@ -134,3 +135,19 @@ def test_the_export_gives_the_same_logits_in_transformers(trained: RunFolder, wo
     with torch.no_grad():
         ours = load_model(trained.read_spec(), entry)(tokens)
         torch.testing.assert_close(theirs(tokens).logits, ours, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_smoke_recipe_beats_a_unigram_model_in_three_minutes(tmp_path: Path) -> None:
+    started = time.monotonic()
+    finish(aiftrain(tmp_path, "recipe=smoke", "run_dir=smoke"))
+    seconds = time.monotonic() - started
+    folder = RunFolder(tmp_path / "smoke")
+    unigram = json.loads(folder.data_json.read_text(encoding="utf-8"))["sources"]
+    (validation,) = [r["validation"] for r in read_lines(folder.metrics) if "validation" in r][-1:]
+    assert {name: validation[name] < unigram[name]["unigram_loss"] - 1 for name in unigram} == dict.fromkeys(
+        unigram, True
+    )
+    assert seconds < 180
+    assert read_metrics(folder)

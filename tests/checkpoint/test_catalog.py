@@ -81,7 +81,8 @@ def test_the_newest_is_found_though_another_is_saved_and_it_is_removed_meanwhile
 
 
 def test_what_is_removed_meanwhile_is_not_damaged(catalog: Catalog, save: Save) -> None:
-    save(catalog, 1), save(catalog, 2)
+    for step in (1, 2):
+        save(catalog, step)
     watched = Watched(catalog.folder)
     watched.meanwhile = lambda: catalog.retain(keep_last=1)
     with pytest.raises(NoCheckpointError, match="no complete checkpoint of step 1; complete steps: 2"):
